@@ -1,0 +1,1 @@
+"""One method a file; each is found by being here."""

@@ -1,0 +1,1 @@
+"""Networks in torch, with every size an argument and every shape inferred."""

@@ -1,0 +1,203 @@
+"""What was asked of one training, and what came out: the only facts that tables are made of.
+
+A `TrialSpec` says everything that decides the outcome; its key is a hash of its canonical JSON. A `TrialRecord` is one
+JSON file per finished trial. Nothing here imports torch, Ray or MLflow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from kdbench.errors import RecordError, listed
+
+SCHEMA = 1
+PROTOCOL = 1  # raised when the meaning of a result changes, so that tables never mix the two
+
+Phase = Literal["teacher", "source", "search", "final", "latency"]
+Status = Literal["finished", "failed", "diverged", "timed_out", "lost"]
+PHASES: tuple[str, ...] = ("teacher", "source", "search", "final", "latency")
+STATUSES: tuple[str, ...] = ("finished", "failed", "diverged", "timed_out", "lost")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measured quantity: which direction is better, its unit as a person reads it, and its title in tables."""
+
+    direction: Literal["max", "min", "none"]
+    unit: str
+    title: str
+
+
+METRICS: dict[str, Metric] = {
+    "top1_pct": Metric("max", "%", "top-1 accuracy"),
+    "top5_pct": Metric("max", "%", "top-5 accuracy"),
+    "nll": Metric("min", "nat", "negative log-likelihood"),
+    "macro_precision_pct": Metric("max", "%", "macro precision"),
+    "macro_recall_pct": Metric("max", "%", "macro recall"),
+    "ece_pct": Metric("min", "%", "expected calibration error"),
+    "agreement_pct": Metric("max", "%", "top-1 agreement with the teacher"),
+    "best_epoch_top1_pct": Metric("max", "%", "top-1 accuracy of the best epoch"),
+    "params": Metric("min", "", "parameters"),
+    "size_bytes": Metric("min", "B", "size of the saved student"),
+    "flops": Metric("min", "FLOP", "FLOPs per image (2 per multiply-add)"),
+    "latency_b1_p50_ms": Metric("min", "ms", "latency, batch 1, median"),
+    "latency_b1_p5_ms": Metric("min", "ms", "latency, batch 1, 5th percentile"),
+    "latency_b1_p95_ms": Metric("min", "ms", "latency, batch 1, 95th percentile"),
+    "latency_b256_p50_ms": Metric("min", "ms", "latency, batch 256, median"),
+    "latency_b256_p5_ms": Metric("min", "ms", "latency, batch 256, 5th percentile"),
+    "latency_b256_p95_ms": Metric("min", "ms", "latency, batch 256, 95th percentile"),
+    "train_wall_s": Metric("min", "s", "wall time of training"),
+}
+
+
+def metric(name: str) -> Metric:
+    """The metric behind a result's name, with or without its split: `val_top1_pct` and `top1_pct` are the same metric.
+
+    Raise KeyError for a name that is none.
+    """
+    for prefix in ("val_", "test_"):
+        if name.startswith(prefix):
+            name = name.removeprefix(prefix)
+    return METRICS[name]
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces; equal values give equal text on every machine. NaN is refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """Everything that decides the outcome of one training.
+
+    phase: teacher and source trainings, search trials, final retrainings, latency measurements.
+    data: `{"name", "validation", "split_seed", "crop", "flip", ...}` (kdbench/data). model: `{"name", sizes...}`.
+    method: `{"name", hyper-parameters...}`. train: epochs, batch size, optimiser (kdbench/train).
+    seed: of everything random in the training, by name (kdbench/seeds.py).
+    teacher, init: keys of the specs whose trained weights are the frozen teacher and the student's start, or None.
+    slot: where the trial stands in its study: the `pair`, and `repeat` and `trial` of a search, or `final` (the number
+        of the fresh seed) and `chosen` (the key of the search trial that is retrained).
+    """
+
+    phase: Phase
+    data: Mapping[str, Any]
+    model: Mapping[str, Any]
+    method: Mapping[str, Any]
+    train: Mapping[str, Any]
+    seed: int
+    teacher: str | None = None
+    init: str | None = None
+    slot: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary, as stored."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TrialSpec:
+        """Inverse of `to_json`. Raise RecordError for missing or unknown fields."""
+        known = {f.name for f in fields(cls)}
+        odd = set(value) ^ known
+        if odd:
+            raise RecordError(
+                f"a trial spec has the fields {listed(sorted(known))}; missing or unknown: {listed(sorted(odd))}"
+            )
+        return cls(**value)
+
+    @property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits that name this training: equal specs, equal keys."""
+        return hashlib.sha256(canonical_json({"protocol": PROTOCOL, **self.to_json()}).encode()).hexdigest()[:16]
+
+    @property
+    def method_name(self) -> str:
+        """Name of the method."""
+        return str(self.method["name"])
+
+    @property
+    def hyper(self) -> dict[str, Any]:
+        """Hyper-parameters of the method by public name."""
+        return {k: v for k, v in self.method.items() if k != "name"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A spec together with the specs of the networks that it starts from, so that a worker needs nothing else."""
+
+    spec: TrialSpec
+    teacher: TrialSpec | None = None
+    init: TrialSpec | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary, as sent to a worker."""
+        return {name: spec and spec.to_json() for name, spec in vars(self).items()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Job:
+        """Inverse of `to_json`."""
+        return cls(**{name: spec and TrialSpec.from_json(spec) for name, spec in value.items()})
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """What came out of one training: written once, never changed.
+
+    result: name -> number. Accuracy-like metrics carry their split, `val_top1_pct`, `test_top1_pct`; see METRICS.
+    curves: name -> one number per epoch. environment: git state, versions, hardware, data and teacher hashes.
+    attempts: how often the training was started. started, ended: UTC in ISO 8601; wall_s: from the monotonic clock.
+    error: one line that says why the status is not `finished`, or None.
+    """
+
+    spec: TrialSpec
+    status: Status
+    result: Mapping[str, float]
+    curves: Mapping[str, list[float]]
+    environment: Mapping[str, Any]
+    attempts: int
+    started: str
+    ended: str
+    wall_s: float
+    error: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The key of the spec."""
+        return self.spec.key
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary, as stored: numbers that JSON cannot hold become None."""
+        out = {"schema": SCHEMA, "protocol": PROTOCOL, "key": self.key, **asdict(self)}
+        out["spec"] = self.spec.to_json()
+        return _finite(out)  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TrialRecord:
+        """Inverse of `to_json`. Raise RecordError for another schema, missing fields, or a key that does not fit."""
+        if not isinstance(value, Mapping) or value.get("schema") != SCHEMA:
+            raise RecordError(f"not a record of schema {SCHEMA}")
+        body = {k: v for k, v in value.items() if k not in ("schema", "protocol", "key")}
+        known = {f.name for f in fields(cls)}
+        if set(body) != known:
+            raise RecordError(f"missing or unknown fields: {listed(sorted(set(body) ^ known))}")
+        if body["status"] not in STATUSES:
+            raise RecordError(f"status '{body['status']}' is none of {listed(STATUSES)}")
+        record = cls(**{**body, "spec": TrialSpec.from_json(body["spec"])})
+        if value.get("protocol") == PROTOCOL and record.key != value.get("key"):
+            raise RecordError(f"the key is {value.get('key')}, but the spec hashes to {record.key}")
+        return record
+
+
+def _finite(value: Any) -> Any:
+    """Replace NaN and infinities by None, in place of what JSON cannot hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return value

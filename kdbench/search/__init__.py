@@ -1,0 +1,1 @@
+"""Search and placement: what to try next, where it runs, and which configurations are retrained."""

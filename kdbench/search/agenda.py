@@ -1,0 +1,265 @@
+"""Which training may start next. Everything here follows from the study and the records; nothing else is remembered.
+
+The order is the same for every method: the teacher, then search trials trial by trial over all methods (so that a study
+that is cut short has treated all alike), then final seeds seed by seed, and latency at last, when nothing else runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from kdbench.record import Job, TrialRecord, TrialSpec, metric
+from kdbench.search.budget import Budget
+from kdbench.search.propose import Past, propose
+from kdbench.search.select import select
+from kdbench.seeds import seed_for
+from kdbench.study.plan import (
+    Stream,
+    final_spec,
+    job_of,
+    latency_spec,
+    pair_label,
+    search_spec,
+    streams,
+    teacher_spec,
+)
+from kdbench.study.schema import Study
+
+STAGES = ("teachers", "search", "final", "latency")
+
+
+class Agenda:
+    """Hands out jobs (`next`), takes records (`done`), and knows what is running.
+
+    records: finished trainings by key. has_weights: whether the trained network of a key is at hand. until: the last
+    stage that is worked on. budget: closes the search, and then the finals, in time.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        records: Mapping[str, TrialRecord],
+        has_weights: Callable[[str], bool],
+        until: str = "latency",
+        budget: Budget | None = None,
+    ) -> None:
+        self.study = study
+        self.records = dict(records)
+        self.has_weights = has_weights
+        self.stages = STAGES[: STAGES.index(until) + 1]
+        self.budget = budget or Budget(None)
+        self.running: dict[str, TrialSpec] = {}
+        self.streams = streams(study)
+        self._specs: dict[tuple[Stream, int], TrialSpec] = {}
+        self._by_slot = {self._slot(r.spec): r.spec for r in self.records.values() if r.spec.phase == "search"}
+        self._closed_at: int | None = None  # the first round of the search that no longer fits into the budget
+
+    def next(self) -> Job | None:
+        """A job that can start now, or None. It counts as running until `done` is called."""
+        for spec in self._startable():
+            job = self._ready(spec)
+            if job is not None:
+                self.running[job.spec.key] = job.spec
+                return job
+        return None
+
+    def done(self, record: TrialRecord) -> None:
+        """A training has ended, well or badly."""
+        self.records[record.key] = record
+        self.running.pop(record.key, None)
+        self.budget.note(record)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing runs and nothing more will start."""
+        return not self.running and next(iter(self._startable()), None) is None
+
+    def left(self) -> int:
+        """About how many trainings are still to be done: finals are counted as expected until the search is over."""
+        total = 0
+        if "search" in self.stages:
+            total += self.rounds * len(self.streams) - len(self.own_search())
+        if "final" in self.stages:
+            finals = self.finals() if self.search_over() else None
+            total += self._finals_expected() if finals is None else sum(s.key not in self.records for s in finals)
+        return total
+
+    def current(self) -> dict[str, list[str]]:
+        """Keys of the records that belong to the study as it stands now, by phase; others are left over from before it
+        was changed, or from a search that was shorter."""
+        teacher = teacher_spec(self.study)
+        search = self.own_search()
+        finals = [spec for spec in self.finals() if spec.key in self.records]
+        sources = [s.init for s in [*(r.spec for r in search), *finals] if s.init in self.records]
+        return {
+            "teacher": [teacher.key] if teacher is not None and teacher.key in self.records else [],
+            "source": sorted({key for key in sources if key is not None}),
+            "search": [record.key for record in search],
+            "final": [spec.key for spec in finals],
+            "latency": [spec.key for spec in self.latencies() if spec.key in self.records],
+        }
+
+    def _startable(self) -> Iterator[TrialSpec]:
+        """Specs without a record that are not running, in order of preference."""
+        for spec in self._candidates():
+            if spec.key not in self.records and spec.key not in self.running:
+                yield spec
+
+    def _candidates(self) -> Iterator[TrialSpec]:
+        """Every spec whose values are known by now, stage by stage; a stage opens when the one before is complete."""
+        teacher = teacher_spec(self.study)
+        if teacher is not None and not self._available(teacher):
+            yield teacher
+            return
+        if "search" not in self.stages:
+            return
+        yield from self._search()
+        if "final" not in self.stages or not self.search_over():
+            return
+        finals = list(self._finals_in_time())
+        yield from finals
+        if "latency" in self.stages and not self.running and all(spec.key in self.records for spec in finals):
+            yield from self.latencies()
+
+    def _search(self) -> Iterator[TrialSpec]:
+        """Search trials whose earlier batch is complete, trial by trial over all streams."""
+        for trial in range(self.rounds):
+            specs = [self.spec_of(stream, trial) for stream in self.streams]
+            if not self._begun(specs) and not self.budget.allows(len(specs) + self._finals_expected()):
+                self._closed_at = trial
+                return
+            yield from (spec for spec in specs if spec is not None)
+
+    def _begun(self, specs: list[TrialSpec | None]) -> bool:
+        return any(spec is not None and (spec.key in self.records or spec.key in self.running) for spec in specs)
+
+    @property
+    def rounds(self) -> int:
+        """How many trials each search gets: all that the study asks for, or fewer where the budget ends before."""
+        return self.study.search.trials if self._closed_at is None else self._closed_at
+
+    def search_over(self) -> bool:
+        """Whether every search has all its trials."""
+        return all(
+            (spec := self.spec_of(stream, trial)) is not None and spec.key in self.records
+            for trial in range(self.rounds)
+            for stream in self.streams
+        )
+
+    def spec_of(self, stream: Stream, trial: int) -> TrialSpec | None:
+        """The spec of a search trial; None while the trials that it learns from are not finished."""
+        known = self._specs.get((stream, trial))
+        if known is None:
+            known = self._recorded(stream, trial) or self._proposed(stream, trial)
+            if known is not None:
+                self._specs[stream, trial] = known
+        return known
+
+    def _recorded(self, stream: Stream, trial: int) -> TrialSpec | None:
+        """The spec that a record holds for this slot, if this study would build the same from its values."""
+        slot = (pair_label(self.study, stream.cell), stream.method, stream.repeat, trial)
+        spec = self._by_slot.get(slot)
+        if spec is None:
+            return None
+        values = self._values(spec, self.study.space(stream.method, stream.cell))
+        return spec if values is not None and search_spec(self.study, stream, trial, values) == spec else None
+
+    def _proposed(self, stream: Stream, trial: int) -> TrialSpec | None:
+        """Ask Optuna, with the trials of earlier batches as what is known."""
+        search, space = self.study.search, self.study.space(stream.method, stream.cell)
+        first_of_batch = 0 if trial == 0 else 1 + (trial - 1) // search.batch * search.batch
+        past: list[Past] = []
+        for number in range(trial):
+            spec = self.spec_of(stream, number)
+            if spec is None or (number < first_of_batch and spec.key not in self.records):
+                return None
+            past.append(self._past(spec, space, known=number < first_of_batch))
+        values = propose(
+            space,
+            self.study.defaults(stream.method, stream.cell),
+            past,
+            directions=[metric(name).direction for name in search.objectives],
+            sampler=search.sampler,
+            startup=search.startup if search.startup is not None else max(2, search.trials // 3),
+            seed=seed_for(search.seed, "search", stream.method, stream.cell.label, stream.repeat),
+        )
+        return search_spec(self.study, stream, trial, values)
+
+    def _past(self, spec: TrialSpec, space: Mapping[str, Any], *, known: bool) -> Past:
+        params = self._values(spec, space) or {}
+        if not known:
+            return Past(params, "running")
+        record = self.records[spec.key]
+        objectives = [record.result.get(name) for name in self.study.search.objectives]
+        if record.status != "finished" or any(value is None for value in objectives):
+            return Past(params, "fail")
+        return Past(params, "complete", tuple(float(value) for value in objectives if value is not None))
+
+    @staticmethod
+    def _values(spec: TrialSpec, space: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The searched values of a spec by name, or None if it lacks one."""
+        places = {"student": spec.model, "shared": spec.train}
+        values = {}
+        for name in space:
+            owner, _, inner = name.partition(".")
+            place = places.get(owner, spec.method) if inner else spec.method
+            if (inner or name) not in place:
+                return None
+            values[name] = place[inner or name]
+        return values
+
+    @staticmethod
+    def _slot(spec: TrialSpec) -> tuple[Any, ...]:
+        return (spec.slot["pair"], spec.method_name, spec.slot["repeat"], spec.slot["trial"])
+
+    def own_search(self) -> list[TrialRecord]:
+        """Records of this study's search trials, as the study stands now."""
+        specs = (self.spec_of(stream, trial) for trial in range(self.rounds) for stream in self.streams)
+        return [self.records[spec.key] for spec in specs if spec is not None and spec.key in self.records]
+
+    def finals(self) -> list[TrialSpec]:
+        """The retrainings of what the selection rule chooses, seed by seed."""
+        chosen = select(self.own_search(), self.study.final.select, self.study.search.objectives)
+        return [final_spec(self.study, spec, number) for number in range(self.study.final.seeds) for spec in chosen]
+
+    def _finals_in_time(self) -> Iterator[TrialSpec]:
+        """The finals that the budget has room for: whole seeds, so that every row has the same n."""
+        finals = self.finals()
+        for number in range(self.study.final.seeds):
+            specs = [spec for spec in finals if spec.slot["final"] == number]
+            if not self._begun(list(specs)) and not self.budget.allows(len(specs)):
+                return
+            yield from specs
+
+    def latencies(self) -> list[TrialSpec]:
+        """One measurement for each model that the table names."""
+        models = {spec.key: spec for spec in (latency_spec(self.study, model) for model in self._table_models())}
+        return list(models.values())
+
+    def _table_models(self) -> list[Mapping[str, Any]]:
+        teacher = teacher_spec(self.study)
+        finals = [spec.model for spec in self.finals() if spec.key in self.records]
+        return ([teacher.model] if teacher is not None else []) + finals
+
+    def _available(self, spec: TrialSpec) -> bool:
+        """Whether a network that others start from is trained and at hand; one that failed is not tried again here,
+        and those that need it fail with its reason."""
+        record = self.records.get(spec.key)
+        return record is not None and (record.status != "finished" or self.has_weights(spec.key))
+
+    def _ready(self, spec: TrialSpec) -> Job | None:
+        """The job of a spec, or of a network that it needs first; None while that is being trained."""
+        job = job_of(self.study, spec)
+        for needed in (job.teacher, job.init):
+            if needed is None:
+                continue
+            if needed.key in self.running:
+                return None
+            if not self._available(needed):
+                return job_of(self.study, needed)
+        return job
+
+    def _finals_expected(self) -> int:
+        """About how many final trainings will follow the search."""
+        return len(self.study.methods) * len(self.study.cells()) * self.study.final.seeds

@@ -1,0 +1,178 @@
+"""Ray Tune: where trainings run, on how many processors, and that they stay alive.
+
+Tune is given jobs by a Searcher that only passes on what the desk hands out; no Tune state is ever read back. A worker
+process is kept from one training to the next (`reuse_actors`), with its data and teachers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, Trainable, TuneConfig, Tuner
+from ray.tune.search import Searcher
+
+from kdbench.record import Job, TrialRecord
+from kdbench.search.drive import Desk
+from kdbench.store import Store
+from kdbench.study.schema import Resources
+from kdbench.train.run import failed, run_job, starts_of
+from kdbench.train.workshop import Workshop
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_DEDUP_LOGS": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "600",
+    "TUNE_RESULT_BUFFER_LENGTH": "0",
+}
+REPORT_S = 1.0  # a worker reports at most this often, so that many short epochs cost one message
+
+
+class Worker(Trainable):  # type: ignore[misc]
+    """A Ray actor that runs one job after another."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take the first job."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.shop = Workshop(Store(Path(config["folder"])), device)
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next job."""
+        torch.set_num_threads(new_config["threads"])
+        self.job = Job.from_json(new_config["job"])
+        self.items: Iterator[dict[str, float] | TrialRecord] = run_job(self.job, self.shop)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train for about a second, at least one epoch; at the end return the record as JSON text."""
+        began = time.monotonic()
+        key = self.job.spec.key
+        try:
+            for item in self.items:
+                if isinstance(item, TrialRecord):
+                    return {"key": key, "record": json.dumps(item.to_json()), "done": True}
+                if time.monotonic() - began >= REPORT_S:
+                    return {"key": key, "point": json.dumps(item)}
+        except (MemoryError, OSError, torch.cuda.OutOfMemoryError) as error:
+            note = self.shop.store.work_folder(key) / "error.txt"
+            note.write_text(f"{type(error).__name__}: {error}")
+            raise
+        raise RuntimeError(f"job {key} ended without a record")
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: every epoch leaves a checkpoint of kdbench's own, which the next start of the job finds."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing: see save_checkpoint."""
+
+
+class DeskSearcher(Searcher):  # type: ignore[misc]
+    """Passes jobs from the desk to Tune and brings the records back."""
+
+    def __init__(self, desk: Desk, threads: dict[str, int]) -> None:
+        super().__init__(metric="none", mode="max")
+        self.desk = desk
+        self.threads = threads
+        self.jobs: dict[str, Job] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next job; None while nothing can start; FINISHED when nothing will."""
+        job = self.desk.next()
+        if job is None:
+            return Searcher.FINISHED if self.desk.over or self.desk.stopping else None
+        self.jobs[trial_id] = job
+        threads = self.threads.get(job.spec.phase, self.threads["search"])
+        return {"job": job.to_json(), "folder": str(self.desk.store.folder), "threads": threads}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Pass on progress."""
+        if "point" in result:
+            self.desk.epoch(result["key"], json.loads(result["point"]))
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """File the record, or a record that says the training was lost."""
+        job = self.jobs.pop(trial_id, None)
+        if job is None:
+            return
+        if not error and result and "record" in result:
+            self.desk.ended(TrialRecord.from_json(json.loads(result["record"])))
+        elif error:
+            self.desk.ended(self.lost(job))
+
+    def lost(self, job: Job) -> TrialRecord:
+        """The record of a training whose worker died more often than allowed."""
+        folder = self.desk.store.work_folder(job.spec.key)
+        note = folder / "error.txt"
+        reason = note.read_text() if note.exists() else "the worker process died"
+        return failed(job.spec, RuntimeError(reason), 0.0, starts_of(folder), status="lost")
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the records are the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the records are the state."""
+
+
+class RayExecutor:
+    """Runs jobs on a Ray cluster: the one at `ray_address`, else one of its own on this machine."""
+
+    def __init__(self, resources: Resources, folder: Path) -> None:
+        self.resources = resources
+        self.folder = folder
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        self._own = not ray.is_initialized()
+        if self._own:
+            address = resources.ray_address or os.environ.get("RAY_ADDRESS") or "local"
+            local = {"include_dashboard": False} if address == "local" else {}
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **local)
+        have = ray.cluster_resources()
+        self.cpus, self.gpus = int(have.get("CPU", 1)), have.get("GPU", 0.0)
+        gpus = resources.gpus_per_trial
+        self.gpus_per_trial = (1.0 if self.gpus else 0.0) if gpus == "auto" else float(gpus)
+        by_cpu = max(1, int(self.cpus // resources.cpus_per_trial))
+        by_gpu = int(self.gpus // self.gpus_per_trial) if self.gpus_per_trial else by_cpu
+        self.workers = max(1, min(by_cpu, by_gpu))
+
+    def run(self, desk: Desk) -> None:
+        """Run until the desk is over. Tune turns Ctrl-C into an early, orderly return."""
+        per_trial = int(self.resources.cpus_per_trial)
+        teacher = self.resources.cpus_per_teacher
+        threads = {"search": per_trial, "teacher": self.cpus if teacher == "auto" else int(teacher), "latency": 1}
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.workers)
+
+        def resources_of(config: dict[str, Any]) -> PlacementGroupFactory:
+            bundle = {"CPU": float(min(config["threads"], self.cpus))}
+            if self.gpus_per_trial:
+                bundle["GPU"] = self.gpus_per_trial
+            return PlacementGroupFactory([bundle])
+
+        tuner = Tuner(
+            tune.with_resources(Worker, resources_of),
+            tune_config=TuneConfig(search_alg=DeskSearcher(desk, threads), num_samples=-1, reuse_actors=True),
+            run_config=RunConfig(
+                name="tune",
+                storage_path=str(self.folder / "work" / "ray"),
+                verbose=0,
+                failure_config=FailureConfig(max_failures=self.resources.max_retries),
+            ),
+        )
+        tuner.fit()
+
+    def close(self) -> None:
+        """Shut down the cluster if it is our own."""
+        if self._own:
+            ray.shutdown()
