@@ -148,7 +148,7 @@ def fields_of(owner: type) -> dict[str, FieldInfo]:
     static() or size().
     """
     out: dict[str, FieldInfo] = {}
-    for item in dataclasses.fields(owner):  # type: ignore[arg-type]
+    for item in dataclasses.fields(owner):
         declared = item.metadata.get(FIELD)
         annotation = item.type if isinstance(item.type, str) else getattr(item.type, "__name__", str(item.type))
         if declared is None or annotation not in _TYPES:

@@ -105,7 +105,7 @@ class Store:
     def read_study(self) -> dict[str, Any] | None:
         """The resolved study that this folder was started with, or None."""
         path = self.folder / "study.json"
-        return json.loads(path.read_bytes()) if path.exists() else None  # type: ignore[no-any-return]
+        return json.loads(path.read_bytes()) if path.exists() else None
 
     @contextmanager
     def lock(self) -> Iterator[None]:
