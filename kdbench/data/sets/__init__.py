@@ -1,0 +1,1 @@
+"""One registered data set a file; each is found by being here."""
