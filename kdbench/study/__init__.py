@@ -1,0 +1,1 @@
+"""The study file: its typed schema, how it is read and checked, and what it plans. No torch."""

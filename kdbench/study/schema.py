@@ -1,0 +1,85 @@
+"""The study file as one typed, frozen model: what was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from kdbench.study import space
+from kdbench.study.sections import (
+    Data,
+    Final,
+    Pareto,
+    Resources,
+    Search,
+    Section,
+    Setting,
+    Source,
+    Student,
+    Teacher,
+    Track,
+    Train,
+    plain,
+)
+from kdbench.study.space import Cell
+
+if TYPE_CHECKING:
+    from kdbench.fields import Space
+
+__all__ = [
+    "Cell", "Data", "Final", "Pareto", "Resources", "Search", "Source", "Student", "Study", "Teacher", "Track", "Train",
+    "train_config",
+]  # fmt: skip
+
+SLUG = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+MethodSettings = Annotated[dict[str, Setting], BeforeValidator(lambda value: {} if value is None else value)]
+
+
+class Study(Section):
+    """One question to kdbench: data, teacher, students, methods, search and final."""
+
+    study: str = Field(
+        pattern=SLUG,
+        description="name of the study; results go to results/<name>",
+        json_schema_extra={"x-allowed": "up to 100 letters, digits, '-', '_' and '.', starting with a letter or digit"},
+    )
+    question: str = Field(default="", description="what the study asks, in one sentence; printed above the table")
+    data: Data = Field(description="which images, and how they are split and augmented")
+    source: Source | None = Field(default=None, description="source task of the transfer-learning methods; null: none")
+    teacher: Teacher | None = Field(default=None, description="the teacher of the distillation methods; null: none")
+    student: Student = Field(description="model family and sizes of the student")
+    methods: Annotated[dict[str, MethodSettings], Field(min_length=1)] = Field(
+        description="methods to compare; hyper-parameters of each may be fixed or narrowed",
+        json_schema_extra={"x-allowed": "a mapping of at least one method, such as scratch"},
+    )
+    search: Search = Field(description="the search that every method gets alike")
+    final: Final = Field(default=Final(), description="what is retrained on fresh seeds and tested")
+    train: Train = Field(description="how every network is trained")
+    pareto: Pareto = Field(default=Pareto(), description="reference of the Pareto figures")
+    resources: Resources = Field(default=Resources(), description="where trials run and what each may use")
+    track: Track = Field(default=Track(), description="where results are mirrored")
+
+    def cells(self) -> list[Cell]:
+        """The students of the study: one for each combination of `each:` values, or a single one."""
+        return space.cells(self.student)
+
+    def space(self, method: str, cell: Cell) -> dict[str, Space]:
+        """What is searched for a method: hyper-parameters by name, then `student.<size>`, then `shared.<setting>`."""
+        return space.searched(self, method, cell)
+
+    def fixed(self, method: str) -> dict[str, Any]:
+        """Hyper-parameters of a method that are not searched, defaults included."""
+        return space.fixed(self, method)
+
+    def defaults(self, method: str, cell: Cell) -> dict[str, Any]:
+        """Trial 0: the published default of all that `space` searches, moved into the study's ranges where needed."""
+        return space.defaults(self, method, cell)
+
+
+def train_config(train: Train, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of one training as plain values: those of `train`, replaced by the overrides where these have them."""
+    values = {name: getattr(train, name) for name in Train.model_fields}
+    return {name: plain(overrides.get(name, value)) for name, value in values.items()}

@@ -1,0 +1,279 @@
+"""The sections of a study file as typed, frozen models. Descriptions feed `kdbench schema` and the messages.
+
+Sizes of models and hyper-parameters of methods are declared where they belong (kdbench/fields.py) and are checked in
+kdbench/study/check.py; here they are only values, lists and ranges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_model
+from pydantic.fields import FieldInfo
+
+from kdbench.fields import fields_of
+from kdbench.models import models
+
+Scalar = bool | int | float | str
+
+
+class Section(BaseModel):
+    """A mapping of the study file: unknown keys are errors, values are never converted, nothing changes later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    dumped_if_written: ClassVar[frozenset[str]] = frozenset()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that read back as the same section: defaults are written out."""
+        names = [n for n in type(self).model_fields if n not in self.dumped_if_written or n in self.model_fields_set]
+        values = {name: getattr(self, name) for name in names} | (self.model_extra or {})
+        return {name: plain(value) for name, value in values.items()}
+
+
+def plain(value: Any) -> Any:
+    """A value of a section as JSON holds it."""
+    if isinstance(value, Section):
+        return value.to_json()
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+class RangeSetting(Section):
+    """Numbers that are searched, both ends included."""
+
+    dumped_if_written = frozenset({"log", "step"})
+
+    low: int | float = Field(description="lowest value")
+    high: int | float = Field(description="highest value")
+    log: bool | None = Field(default=None, description="draw on a logarithmic scale; default: as the method declares")
+    step: int | float | None = Field(
+        default=None, description="distance between values; default: as the method declares"
+    )
+
+
+class Each(Section):
+    """Values that are listed, not searched: every one gets its own row in the table."""
+
+    each: Annotated[tuple[Scalar, ...], Field(min_length=1, strict=False, description="one table row for each value")]
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, (Mapping, Section)):
+        return "<mapping>"
+    return "<list>" if isinstance(value, (list, tuple)) else "<value>"
+
+
+Listed = Annotated[tuple[Scalar, ...], Field(min_length=1, strict=False)]
+Setting = Annotated[
+    Annotated[Scalar, Tag("<value>")] | Annotated[Listed, Tag("<list>")] | Annotated[RangeSetting, Tag("<mapping>")],
+    Discriminator(_kind),
+]
+SizeSetting = Annotated[
+    Annotated[Scalar, Tag("<value>")] | Annotated[Listed, Tag("<list>")] | Annotated[Each, Tag("<mapping>")],
+    Discriminator(_kind),
+]
+Searched = Annotated[
+    Annotated[Listed, Tag("<list>")] | Annotated[RangeSetting, Tag("<mapping>")],
+    Discriminator(lambda value: "<list>" if isinstance(value, (list, tuple)) else "<mapping>"),
+]
+
+
+class Data(Section):
+    """Which images, and how they are split and augmented."""
+
+    name: str = Field(description="data set: one of `kdbench datasets`, or NAME of NAME.npz in the data root")
+    validation: int | None = Field(
+        default=None, ge=1, description="training images held out for search; null: the set's own split, else a tenth"
+    )
+    split_seed: int = Field(default=0, ge=0, description="seed of the split into training and validation images")
+    train: int | None = Field(
+        default=None, ge=1, description="use only so many training images; null: all that are left"
+    )
+    classes: list[int] | None = Field(
+        default=None, min_length=2, description="keep only these classes, numbered anew in this order; null: all"
+    )
+    rotate: Literal[0, 90, 180, 270] = Field(default=0, description="rotate every image by so many degrees")
+    crop: int | None = Field(
+        default=None, ge=0, description="pixels of padding of the random crop; null: as usual for the set"
+    )
+    flip: bool | None = Field(default=None, description="mirror at random; null: as usual for the data set")
+
+
+class Train(Section):
+    """How every network is trained, whatever the method."""
+
+    epochs: int = Field(ge=1, description="passes over the training images")
+    batch_size: int = Field(default=128, ge=1, description="images in a step")
+    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="optimiser")
+    lr: float = Field(gt=0, description="peak learning rate")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of sgd")
+    nesterov: bool = Field(default=False, description="Nesterov's form of momentum")
+    weight_decay: float = Field(default=5e-4, ge=0, description="weight decay")
+    schedule: Literal["cosine", "step", "constant"] = Field(
+        default="cosine", description="learning rate over the epochs"
+    )
+    milestones: Annotated[tuple[int, ...], Field(strict=False)] = Field(
+        default=(), description="epochs after which a step schedule multiplies the learning rate by gamma"
+    )
+    gamma: float = Field(default=0.1, gt=0, le=1, description="factor at each milestone")
+    warmup_epochs: float = Field(default=0.0, ge=0, description="epochs in which the learning rate rises from 0")
+    clip_norm: float | None = Field(default=None, gt=0, description="limit of the gradient's L2 norm; null: none")
+    target_top1_pct: float | None = Field(
+        default=None, gt=0, le=100, description="stop at this validation accuracy in per cent; null: train all epochs"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto: bf16 where the hardware has it"
+    )
+    time_limit_s: float | None = Field(
+        default=None, gt=0, description="end a training after so many seconds; null: no limit"
+    )
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    schema.pop("default", None)
+
+
+def _optional(field: FieldInfo) -> tuple[Any, FieldInfo]:
+    """The same field, but left out by default; an explicit null is still checked against the field's own type."""
+    copy = deepcopy(field)
+    copy.default = None
+    copy.description = f"{field.description} (default: as in train)"
+    copy.json_schema_extra = _without_default
+    return field.annotation, copy
+
+
+if TYPE_CHECKING:
+    _AnyOfTrain = Section
+else:
+    _AnyOfTrain = create_model(
+        "_AnyOfTrain", __base__=Section, **{name: _optional(field) for name, field in Train.model_fields.items()}
+    )
+
+
+class TrainOverrides(_AnyOfTrain):
+    """A section that may hold any field of `train`, with a value of its own."""
+
+    dumped_if_written = frozenset(Train.model_fields)
+
+    def overrides(self) -> dict[str, Any]:
+        """The fields of `train` that this section sets, and their values."""
+        return {name: getattr(self, name) for name in Train.model_fields if name in self.model_fields_set}
+
+
+class Source(TrainOverrides):
+    """The source task: what transfer-learning methods train their student on first."""
+
+    data: Data = Field(description="images of the source task")
+
+
+class Teacher(TrainOverrides):
+    """The teacher: a model family with its sizes, and how it is trained if that differs from `train`."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Scalar]
+
+    model: str = Field(description="model family: one of `kdbench models`")
+    seed: int = Field(default=0, ge=0, description="seed of the teacher's training")
+    checkpoint: str | None = Field(default=None, description="file with trained weights; null: train the teacher")
+
+    @property
+    def sizes(self) -> dict[str, Scalar]:
+        """Sizes as written, by public name."""
+        return dict(self.model_extra or {})
+
+    def model_config_dict(self) -> dict[str, Any]:
+        """The teacher's model as a trial's spec holds it: `{"name", sizes...}`, defaults included."""
+        declared = fields_of(models.get(self.model))
+        sizes = {name: info.type(self.sizes.get(name, info.default)) for name, info in declared.items()}
+        return {"name": self.model, **sizes}
+
+
+class Student(Section):
+    """The student: a model family; a list of sizes is searched, `each:` lists sizes that get a table row each."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, SizeSetting]
+
+    model: str = Field(description="model family: one of `kdbench models`")
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """Sizes as written, by public name: a value, a tuple (searched) or Each."""
+        return dict(self.model_extra or {})
+
+
+class Shared(Section):
+    """Training settings that are searched for every method alike, so that no method is held back by them."""
+
+    lr: Searched | None = Field(default=None, description="range or list of peak learning rates")
+    weight_decay: Searched | None = Field(default=None, description="range or list of weight decays")
+
+
+class Search(Section):
+    """The search that every method gets alike."""
+
+    trials: int = Field(ge=1, description="trials of each method and repeat; trial 0 is the published default")
+    repeats: int = Field(default=3, ge=1, description="independent searches of each method")
+    sampler: Literal["tpe", "random", "gp"] = Field(default="tpe", description="how the next trial is proposed")
+    objectives: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = Field(
+        default=("val_top1_pct", "params"), description="what is optimised, on the validation split"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of all that the search draws")
+    startup: int | None = Field(
+        default=None, ge=1, description="random trials before the sampler learns; null: a third of trials"
+    )
+    batch: int = Field(default=1, ge=1, description="trials of one method that are proposed together")
+    shared: Shared = Field(default=Shared(), description="training settings that are searched for every method alike")
+
+
+class Final(Section):
+    """Which configurations are retrained on fresh seeds and meet the test split."""
+
+    select: Literal["best", "best_per_size", "pareto"] = Field(
+        default="best",
+        description="best: one of each method; best_per_size: one of each size; pareto: the validation front",
+    )
+    seeds: int = Field(default=5, ge=1, description="fresh seeds of each chosen configuration")
+
+
+class Pareto(Section):
+    """What the Pareto figures and the hypervolume refer to."""
+
+    reference: dict[str, float] = Field(
+        default_factory=dict, description="metric -> worst value that still counts, for the hypervolume"
+    )
+
+
+class Resources(Section):
+    """Where trials run and what each of them may use."""
+
+    executor: Literal["ray", "local"] = Field(
+        default="ray", description="ray: several at once; local: one after another"
+    )
+    cpus_per_trial: int = Field(default=1, ge=1, description="CPU cores of a trial")
+    cpus_per_teacher: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="CPU cores while a teacher trains; auto: all"
+    )
+    gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto", description="GPUs of a trial, also a share such as 0.25; auto: one where there is one"
+    )
+    ray_address: str | None = Field(
+        default=None, description="running Ray cluster to use; null: start one on this machine"
+    )
+    max_retries: int = Field(default=2, ge=0, description="how often a trial is started again after its worker died")
+
+
+class Track(Section):
+    """Where results are mirrored for people."""
+
+    mlflow: str = Field(
+        default="auto",
+        json_schema_extra={"x-allowed": "auto, off, or a tracking URI such as http://host:5000"},
+        description="auto: beside the results if MLflow is installed; off; or a tracking URI",
+    )
