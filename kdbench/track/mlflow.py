@@ -1,0 +1,198 @@
+"""The store that a study is mirrored to: an experiment of MLflow. MLflow is imported here, at the first use."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from kdbench.errors import KdbenchError
+from kdbench.track.payload import Point
+
+# Set before MLflow is imported, unless the user has set them. Without the last three, a server that is gone blocks each
+# call for four minutes (MLflow 3.17: seven retries with growing pauses).
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
+MISSING = "MLflow is not installed (mlflow-skinny is not enough). Install it: pip install 'kdbench[mlflow]'."
+PARAMS_PER_BATCH = 100
+METRICS_PER_BATCH = 1000 - 2 * PARAMS_PER_BATCH  # a batch holds 1000 metrics, parameters and tags together
+RUNS_PER_PAGE = 1000
+
+
+def available() -> bool:
+    """Whether MLflow is installed, found out without importing it."""
+    return all(importlib.util.find_spec(name) is not None for name in ("mlflow", "sqlalchemy", "flask"))
+
+
+def default_uri(folder: Path) -> str:
+    """The store inside the study's folder."""
+    return f"sqlite:///{folder.resolve() / 'mlflow.db'}"
+
+
+def is_server(uri: str) -> bool:
+    """Whether the store is behind an MLflow server, which then keeps the artifacts too."""
+    return urlsplit(uri).scheme in ("http", "https")
+
+
+def without_password(uri: str) -> str:
+    """The address as it may be shown."""
+    password = urlsplit(uri).password
+    return uri.replace(f":{password}@", ":***@") if password else uri
+
+
+def has_tag(name: str, value: str) -> str:
+    """A condition for `Experiment.runs`."""
+    return f"tags.`{name}` = '{value}'"
+
+
+class Experiment:
+    """The runs of one study, in an MLflow server or database. Nothing is imported or touched before the first call.
+
+    folder: `results/<study>`; its name is the experiment's. uri: by default `mlflow.db` and `mlartifacts` inside it.
+    Calls raise what MLflow raises, unless they are made within `explained()`.
+    """
+
+    def __init__(self, folder: Path, uri: str | None = None) -> None:
+        self.folder = folder.resolve()
+        self.name = self.folder.name
+        self.uri = uri or default_uri(self.folder)
+        self._id = ""
+        self._client: Any = None
+
+    @property
+    def id(self) -> str:
+        """MLflow's id of the experiment, which is created if it is not there."""
+        self.connect()
+        return self._id
+
+    def connect(self) -> Any:
+        """Import MLflow, open the store (the first time, create its tables), find or create the experiment."""
+        if self._client is None:
+            for name, setting in ENVIRONMENT.items():
+                os.environ.setdefault(name, setting)
+            try:
+                import mlflow
+            except ImportError as error:
+                raise KdbenchError(f"{MISSING} ({error})") from error
+            logging.getLogger("alembic").setLevel(logging.ERROR)
+            client = mlflow.MlflowClient(tracking_uri=self.uri)
+            self._id = self._find_or_create(client)
+            self._client = client
+        return self._client
+
+    def runs(self, condition: str = "") -> list[Any]:
+        """Runs that are not deleted and meet the condition, with their tags, parameters and latest metrics."""
+        client = self.connect()
+        found: list[Any] = []
+        token: str | None = None
+        while True:
+            page = client.search_runs([self._id], condition, max_results=RUNS_PER_PAGE, page_token=token)
+            found.extend(page)
+            token = page.token
+            if not token:
+                return found
+
+    def run(self, run_id: str) -> Any:
+        """One run by its id."""
+        return self.connect().get_run(run_id)
+
+    def create(self, name: str, start_ms: int, tags: Mapping[str, str]) -> Any:
+        """Start a run. It is RUNNING until `end`."""
+        return self.connect().create_run(self._id, start_ms, dict(tags), name)
+
+    def log(
+        self,
+        run_id: str,
+        points: list[Point] | None = None,
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write all in one batch where MLflow's limits allow it; the tags go with the last batch, as its last part."""
+        client = self.connect()
+        from mlflow.entities import Metric, Param, RunTag
+
+        metrics = [Metric(p.name, p.value, p.timestamp_ms, p.step) for p in points or ()]
+        parameters = [Param(name, value) for name, value in (params or {}).items()]
+        labels = [RunTag(name, value) for name, value in (tags or {}).items()]
+        if not (metrics or parameters or labels):
+            return
+        batches = max(1, math.ceil(len(metrics) / METRICS_PER_BATCH), math.ceil(len(parameters) / PARAMS_PER_BATCH))
+        for i in range(batches):
+            client.log_batch(
+                run_id,
+                metrics=metrics[i * METRICS_PER_BATCH : (i + 1) * METRICS_PER_BATCH],
+                params=parameters[i * PARAMS_PER_BATCH : (i + 1) * PARAMS_PER_BATCH],
+                tags=labels if i == batches - 1 else [],
+                synchronous=True,
+            )
+
+    def attach(self, run_id: str, path: Path, folder: str | None = None) -> None:
+        """Copy a file to the run's artifacts."""
+        self.connect().log_artifact(run_id, str(path), folder)
+
+    def end(self, run_id: str, status: str, end_ms: int) -> None:
+        """Set the status and the end of a run. status: FINISHED or FAILED."""
+        self.connect().set_terminated(run_id, status, end_ms)
+
+    def delete(self, run_id: str) -> None:
+        """Delete a run (MLflow keeps it in its bin)."""
+        self.connect().delete_run(run_id)
+
+    def delete_tag(self, run_id: str, name: str) -> None:
+        """Take a tag off a run."""
+        self.connect().delete_tag(run_id, name)
+
+    def _find_or_create(self, client: Any) -> str:
+        from mlflow.exceptions import MlflowException
+
+        artifacts = None if is_server(self.uri) else (self.folder / "mlartifacts").as_uri()
+        experiment = client.get_experiment_by_name(self.name)
+        if experiment is None:
+            try:
+                return str(client.create_experiment(self.name, artifacts, self._description()))
+            except MlflowException:
+                experiment = client.get_experiment_by_name(self.name)  # another process was quicker
+                if experiment is None:
+                    raise
+        if experiment.lifecycle_stage == "deleted":
+            client.restore_experiment(experiment.experiment_id)
+        if self.uri == default_uri(self.folder) and experiment.artifact_location != artifacts:
+            raise KdbenchError(
+                f"{self.folder / 'mlflow.db'} was written for another folder ({experiment.artifact_location}). "
+                "Delete the file and run `kdbench sync`: all that is in it is rebuilt from the records."
+            )
+        return str(experiment.experiment_id)
+
+    def _description(self) -> dict[str, str]:
+        """The study's question, which MLflow shows above the runs."""
+        path = self.folder / "study.json"
+        question = json.loads(path.read_bytes()).get("question") if path.exists() else None
+        return {"mlflow.note.content": str(question)} if question else {}
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn what MLflow and its store raise into a KdbenchError of one line that names the store."""
+        try:
+            yield
+        except KdbenchError:
+            raise
+        except Exception as error:
+            origin = type(error).__module__.partition(".")[0]
+            if not isinstance(error, OSError) and origin not in ("mlflow", "sqlalchemy", "alembic", "requests"):
+                raise
+            reason = next(iter(str(error).strip().splitlines()), "")[:300]
+            raise KdbenchError(f"MLflow at {without_password(self.uri)}: {type(error).__name__}: {reason}") from error

@@ -1,0 +1,179 @@
+"""MLflow's own web pages on a study's store, in the foreground."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kdbench.errors import KdbenchError
+from kdbench.track.mlflow import ENVIRONMENT, MISSING, available, default_uri, is_server, without_password
+
+# Four workers and eight job runners, MLflow's defaults, double the time to start; one person needs neither.
+SERVER_ENVIRONMENT = {**ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+def serve(
+    folder: Path,
+    uri: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 5000,
+    announce: Callable[[str], None] = print,
+) -> int:
+    """Serve the study's store until Ctrl-C or a signal; return an exit status.
+
+    announce is called with the address of the study's runs as soon as it answers. If `uri` is itself an MLflow server,
+    its address is announced and nothing is started. port 0 takes any free port. Raise KdbenchError if MLflow is
+    missing, the study has no store yet, the port is taken, or the server ends by itself.
+    """
+    folder = folder.resolve()
+    if uri and is_server(uri):
+        announce(runs_url(uri.rstrip("/"), folder.name))
+        return 0
+    if not available():
+        raise KdbenchError(MISSING)
+    if not uri and not (folder / "mlflow.db").exists():
+        raise KdbenchError(f"{folder} has no MLflow store yet. Make it from the records: kdbench sync {folder.name}")
+    port = free_port(host, port)
+    try:
+        with running(uri or default_uri(folder), folder / "mlartifacts", host, port) as (process, address):
+            announce(runs_url(address, folder.name))
+            process.wait()
+    except KeyboardInterrupt:
+        return 0
+    raise KdbenchError(f"the MLflow server on port {port} ended by itself with status {process.returncode}.")
+
+
+@contextmanager
+def running(uri: str, artifacts: Path, host: str, port: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """An MLflow server that answers, as (process, address); it is ended with all its children on leaving.
+
+    SIGTERM and SIGHUP leave through here too: the server has a session of its own, so no other signal reaches it, and
+    its worker would keep the port.
+    """
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--artifacts-destination", str(artifacts),
+        "--host", host, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning",
+    ]  # fmt: skip
+    with tempfile.TemporaryFile() as log, _signals_as_exit():
+        process = subprocess.Popen(
+            command, env={**SERVER_ENVIRONMENT, **os.environ}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            address = f"http://{_browsable(host)}:{port}"
+            if not wait_until_up(address, process):
+                log.seek(0)
+                last = " ".join(log.read().decode(errors="replace").strip().splitlines()[-3:])
+                raise KdbenchError(f"the MLflow server on {without_password(uri)} did not start: {last or 'no output'}")
+            yield process, address
+        finally:
+            end_group(process)
+
+
+def wait_until_up(address: str, process: subprocess.Popen[bytes] | None = None, timeout: float = 60.0) -> bool:
+    """Whether the server at `http://host:port` answers within `timeout` seconds and before its process ends."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline and (process is None or process.poll() is None):
+        try:
+            with urllib.request.urlopen(f"{address}/health", timeout=2) as answer:
+                if answer.status == 200:
+                    return True
+        except OSError:  # refused or reset while it starts
+            time.sleep(0.1)
+    return False
+
+
+def end_group(process: subprocess.Popen[bytes], patience: float = 5.0) -> None:
+    """End a process that leads a session and all that it started: SIGTERM, then SIGKILL to whoever is left."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sign)
+        except ProcessLookupError:
+            break
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline and _group_lives(process):
+            time.sleep(0.05)
+    process.wait()
+
+
+def free_port(host: str, port: int) -> int:
+    """The port if it is free, or any free one for port 0. Raise KdbenchError that offers another if it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            return int(probe.getsockname()[1])
+        except PermissionError as error:
+            raise KdbenchError(
+                f"port {port} may not be used by this user. Choose one above 1023: --port 5000"
+            ) from error
+        except OSError as error:
+            if port == 0:
+                raise KdbenchError(f"cannot listen on {host}: {error.strerror or error}") from error
+            other = free_port(host, 0)
+            raise KdbenchError(
+                f"port {port} of {host} is taken: {error.strerror}. Choose another, for example --port {other}"
+            ) from error
+
+
+def runs_url(address: str, study: str) -> str:
+    """Address of the study's table of runs. MLflow's own start page of an experiment would show traces instead."""
+    query = urllib.parse.urlencode({"experiment_name": study})
+    try:
+        answer = _get_json(f"{address}/api/2.0/mlflow/experiments/get-by-name?{query}")
+    except urllib.error.HTTPError as error:
+        if error.code != 404:
+            raise KdbenchError(f"the MLflow server at {without_password(address)} answered {error}") from error
+        return f"{address}/#/experiments"
+    except OSError as error:
+        raise KdbenchError(f"the MLflow server at {without_password(address)} does not answer: {error}") from error
+    return f"{address}/#/experiments/{answer['experiment']['experiment_id']}/runs?workflowType=machine_learning"
+
+
+def _get_json(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return json.load(answer)
+
+
+def _group_lives(process: subprocess.Popen[bytes]) -> bool:
+    process.poll()  # a leader that has ended but was not waited for still counts as a member
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _browsable(host: str) -> str:
+    if host in ("0.0.0.0", "::"):
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+@contextmanager
+def _signals_as_exit() -> Iterator[None]:
+    """Within, SIGTERM and SIGHUP raise SystemExit, so that `finally` is reached."""
+
+    def leave(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
