@@ -51,9 +51,12 @@ class Agenda:
         self.budget = budget or Budget(None)
         self.running: dict[str, TrialSpec] = {}
         self.streams = streams(study)
-        self._specs: dict[tuple[Stream, int], TrialSpec] = {}
+        self._specs: dict[tuple[str, str, int, int], TrialSpec] = {}
         self._by_slot = {self._slot(r.spec): r.spec for r in self.records.values() if r.spec.phase == "search"}
         self._closed_at: int | None = None  # the first round of the search that no longer fits into the budget
+        for trial in range(study.search.trials):
+            for stream in self.streams:
+                self.spec_of(stream, trial)
 
     def next(self) -> Job | None:
         """A job that can start now, or None. It counts as running until `done` is called."""
@@ -74,6 +77,10 @@ class Agenda:
     def finished(self) -> bool:
         """Whether nothing runs and nothing more will start."""
         return not self.running and next(iter(self._startable()), None) is None
+
+    def known(self) -> list[TrialSpec]:
+        """Specs of this study whose values are known by now: search trials so far, and finals once they are chosen."""
+        return [*self._specs.values(), *(self.finals() if self.search_over() else [])]
 
     def left(self) -> int:
         """About how many trainings are still to be done: finals are counted as expected until the search is over."""
@@ -149,11 +156,11 @@ class Agenda:
 
     def spec_of(self, stream: Stream, trial: int) -> TrialSpec | None:
         """The spec of a search trial; None while the trials that it learns from are not finished."""
-        known = self._specs.get((stream, trial))
+        known = self._specs.get((*stream.name, trial))
         if known is None:
             known = self._recorded(stream, trial) or self._proposed(stream, trial)
             if known is not None:
-                self._specs[stream, trial] = known
+                self._specs[*stream.name, trial] = known
         return known
 
     def _recorded(self, stream: Stream, trial: int) -> TrialSpec | None:
@@ -215,8 +222,10 @@ class Agenda:
 
     def own_search(self) -> list[TrialRecord]:
         """Records of this study's search trials, as the study stands now."""
-        specs = (self.spec_of(stream, trial) for trial in range(self.rounds) for stream in self.streams)
-        return [self.records[spec.key] for spec in specs if spec is not None and spec.key in self.records]
+        specs = list(self._specs.items())
+        return [
+            self.records[spec.key] for (*_, trial), spec in specs if trial < self.rounds and spec.key in self.records
+        ]
 
     def finals(self) -> list[TrialSpec]:
         """The retrainings of what the selection rule chooses, seed by seed."""

@@ -68,3 +68,6 @@ class Executor(Protocol):
 
     def run(self, desk: Desk) -> None:
         """Run jobs until `desk.over`. KeyboardInterrupt ends it early, with all finished records filed."""
+
+    def close(self) -> None:
+        """Give back what the executor holds."""

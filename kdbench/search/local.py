@@ -34,3 +34,6 @@ class LocalExecutor:
             except (MemoryError, OSError, torch.cuda.OutOfMemoryError) as error:
                 starts = starts_of(self.shop.store.work_folder(job.spec.key))
                 desk.ended(failed(job.spec, error, time.monotonic() - began, starts, status="lost"))
+
+    def close(self) -> None:
+        """Nothing to shut down."""

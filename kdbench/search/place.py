@@ -7,6 +7,7 @@ process is kept from one training to the next (`reuse_actors`), with its data an
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ QUIET = {
 REPORT_S = 1.0  # a worker reports at most this often, so that many short epochs cost one message
 
 
-class Worker(Trainable):  # type: ignore[misc]
+class Worker(Trainable):
     """A Ray actor that runs one job after another."""
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -52,7 +53,7 @@ class Worker(Trainable):  # type: ignore[misc]
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next job."""
         torch.set_num_threads(new_config["threads"])
-        self.job = Job.from_json(new_config["job"])
+        self.job = Job.from_json(json.loads(new_config["job"]))
         self.items: Iterator[dict[str, float] | TrialRecord] = run_job(self.job, self.shop)
         return True
 
@@ -79,23 +80,27 @@ class Worker(Trainable):  # type: ignore[misc]
         """Nothing: see save_checkpoint."""
 
 
-class DeskSearcher(Searcher):  # type: ignore[misc]
+class DeskSearcher(Searcher):
     """Passes jobs from the desk to Tune and brings the records back."""
 
     def __init__(self, desk: Desk, threads: dict[str, int]) -> None:
-        super().__init__(metric="none", mode="max")
+        super().__init__(metric="training_iteration", mode="max")  # Tune insists on a metric that every result has
         self.desk = desk
         self.threads = threads
         self.jobs: dict[str, Job] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune writes its searcher to disk, and kdbench never reads it back."""
+        return {}
+
+    def suggest(self, trial_id: str) -> Any:
         """The next job; None while nothing can start; FINISHED when nothing will."""
         job = self.desk.next()
         if job is None:
             return Searcher.FINISHED if self.desk.over or self.desk.stopping else None
         self.jobs[trial_id] = job
         threads = self.threads.get(job.spec.phase, self.threads["search"])
-        return {"job": job.to_json(), "folder": str(self.desk.store.folder), "threads": threads}
+        return {"job": json.dumps(job.to_json()), "folder": str(self.desk.store.folder), "threads": threads}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass on progress."""
@@ -137,8 +142,8 @@ class RayExecutor:
         self._own = not ray.is_initialized()
         if self._own:
             address = resources.ray_address or os.environ.get("RAY_ADDRESS") or "local"
-            local = {"include_dashboard": False} if address == "local" else {}
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **local)
+            dashboard = False if address == "local" else None
+            ray.init(address=address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
         have = ray.cluster_resources()
         self.cpus, self.gpus = int(have.get("CPU", 1)), have.get("GPU", 0.0)
         gpus = resources.gpus_per_trial

@@ -109,5 +109,5 @@ def propose(
                 state=STATES[trial.state], params=dict(trial.params), distributions=distributions, values=trial.values
             )
         )
-    trial = study.ask(distributions)
-    return {name: trial.params[name] for name in space}
+    asked = study.ask(distributions)
+    return {name: asked.params[name] for name in space}

@@ -22,7 +22,7 @@ def select(records: Iterable[TrialRecord], rule: str, objectives: Sequence[str])
     for record in records:
         if record.spec.phase != "search" or record.status != "finished":
             continue
-        group = (str(record.spec.slot["pair"]), record.spec.method_name)
+        group: tuple[str, ...] = (str(record.spec.slot["pair"]), record.spec.method_name)
         if rule == "best_per_size":
             group = (*group, canonical_json(dict(record.spec.model)))
         groups.setdefault(group, []).append(record)

@@ -1,0 +1,253 @@
+"""The command line: parses, calls, prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kdbench.errors import KdbenchError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from kdbench.study.schema import Study
+
+app = typer.Typer(
+    help="Compare ways of making models small: fairly, fast, and with numbers that hold.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+StudyFile = Annotated[Path, typer.Argument(help="A study file, such as studies/digits.yaml.", show_default=False)]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Override a field of the study; may be given several times."),
+]
+Results = Annotated[Path, typer.Option("--results", help="Folder that holds one folder per study.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+STUDY = "A study file, or the folder of a study that has been run."
+
+
+def main() -> None:
+    """Run the command line; errors that a user can act on are printed without a traceback, with exit status 2."""
+    try:
+        app()
+    except KdbenchError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+
+
+def console() -> Console:
+    """Standard output as rich sees it."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+def seconds(text: str | None) -> float | None:
+    """A duration such as `90s`, `20m`, `1.5h`, or plain seconds."""
+    if text is None:
+        return None
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = (text[:-1], text[-1]) if text and text[-1] in units else (text, "s")
+    try:
+        value = float(number) * units[unit]
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise KdbenchError(f"--budget: got '{text}'. Allowed: a duration above zero such as 90s, 20m or 1.5h.")
+    return value
+
+
+def load(path: Path, overrides: list[str] | None) -> Study:
+    """The study of a file, with overrides."""
+    from kdbench.study.load import load_study
+
+    return load_study(path, overrides or [])
+
+
+@app.command()
+def run(
+    study_file: StudyFile,
+    overrides: Set = None,
+    results: Results = Path("results"),
+    budget: Annotated[
+        str | None, typer.Option(help="Stop starting new trainings in time to end within, say, 20m.")
+    ] = None,
+    until: Annotated[str, typer.Option(help="Last stage: teachers, search, final or latency (all).")] = "latency",
+    as_json: AsJson = False,
+) -> None:
+    """Run a study: teacher, search, final seeds, latency, report. Run it again to go on where it stopped."""
+    from kdbench.session import run_study
+
+    limit = seconds(budget)
+    study = load(study_file, overrides)
+    done = run_study(study, study_file.read_text(), results / study.study, limit, until, console(), as_json)
+    raise typer.Exit(done)
+
+
+@app.command()
+def validate(study_files: Annotated[list[Path], typer.Argument(help="Study files.")], overrides: Set = None) -> None:
+    """Check study files without running anything; every mistake is reported at once."""
+    from kdbench.errors import StudyError
+
+    problems: list[str] = []
+    for path in study_files:
+        try:
+            study = load(path, overrides)
+            typer.echo(f"{path}: ok ({study.study}: {len(study.methods)} methods)")
+        except StudyError as error:
+            problems += error.problems
+    if problems:
+        raise StudyError(problems)
+
+
+@app.command()
+def plan(
+    study_file: StudyFile,
+    overrides: Set = None,
+    results: Results = Path("results"),
+    probe: Annotated[bool, typer.Option(help="Measure a few steps to estimate the time.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """List exactly what would run, and estimate how long it takes."""
+    from kdbench.estimate import describe_plan
+
+    study = load(study_file, overrides)
+    report = describe_plan(study, results / study.study, probe=probe)
+    typer.echo(json.dumps(report.to_json(), indent=1) if as_json else report.text())
+
+
+@app.command()
+def status(
+    study: Annotated[Path, typer.Argument(help=STUDY)], results: Results = Path("results"), as_json: AsJson = False
+) -> None:
+    """Say how far a study is, without touching it."""
+    from kdbench.session import study_status
+
+    found = study_status(folder_of(study, results))
+    typer.echo(
+        json.dumps(found, indent=1) if as_json else "\n".join(f"{name}: {value}" for name, value in found.items())
+    )
+
+
+@app.command()
+def report(study: Annotated[Path, typer.Argument(help=STUDY)], results: Results = Path("results")) -> None:
+    """Write the tables and figures of a study again, from its records alone."""
+    from kdbench.report import summary, write_report
+
+    folder = folder_of(study, results)
+    for path in write_report(folder):
+        typer.echo(path)
+    typer.echo(summary(folder))
+
+
+@app.command("methods")
+def list_methods(as_json: AsJson = False) -> None:
+    """List the methods and their hyper-parameters."""
+    from kdbench.method import methods
+
+    list_registry(methods.names(), methods.get, as_json)
+
+
+@app.command("models")
+def list_models(as_json: AsJson = False) -> None:
+    """List the model families and their sizes."""
+    from kdbench.models import models
+
+    list_registry(models.names(), models.get, as_json)
+
+
+def list_registry(names: list[str], get: Callable[[str], type], as_json: bool) -> None:
+    """Print the name, first line and declared fields of registered classes."""
+    from kdbench.fields import fields_of
+
+    rows: dict[str, Any] = {}
+    for name in names:
+        owner = get(name)
+        fields = {
+            field.name: {
+                "default": field.default,
+                "search": field.search.to_json() if field.search else None,
+                "allowed": field.allowed,
+            }
+            for field in fields_of(owner).values()
+        }
+        rows[name] = {"summary": (owner.__doc__ or "").strip().split("\n")[0], "fields": fields}
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    for name, row in rows.items():
+        typer.echo(f"{name}: {row['summary']}")
+        for field, facts in row["fields"].items():
+            searched = f", searched in {facts['search']}" if facts["search"] else ""
+            allowed = f", one of {', '.join(map(str, facts['allowed']))}" if facts["allowed"] else ""
+            typer.echo(f"    {field} = {facts['default']}{searched}{allowed}")
+
+
+@app.command("datasets")
+def list_datasets(as_json: AsJson = False) -> None:
+    """List the data sets that are known or lie in the data root."""
+    from dataclasses import asdict
+
+    from kdbench import data
+
+    rows = {name: data.describe(name) for name in data.known()}
+    if as_json:
+        typer.echo(json.dumps({name: asdict(info) for name, info in rows.items()}, indent=1))
+        return
+    typer.echo(f"data root: {data.data_root()}")
+    for name, info in rows.items():
+        shape = "x".join(map(str, info.image_shape))
+        typer.echo(f"{name}: {info.title}, {info.n_train} training images {shape}, {info.classes} classes")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of study files, for editors."""
+    from kdbench.study.json_schema import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=1))
+
+
+@app.command()
+def ui(
+    study: Annotated[Path, typer.Argument(help=STUDY)],
+    results: Results = Path("results"),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
+) -> None:
+    """Open MLflow's UI on a study."""
+    from kdbench.session import mlflow_uri, study_of
+    from kdbench.track.server import serve
+
+    folder = folder_of(study, results)
+    raise typer.Exit(serve(folder, mlflow_uri(study_of(folder)), host, port, typer.echo))
+
+
+@app.command()
+def sync(study: Annotated[Path, typer.Argument(help=STUDY)], results: Results = Path("results")) -> None:
+    """Rebuild the MLflow mirror of a study from its records; what is there already is not written twice."""
+    from kdbench.session import sync_study
+
+    typer.echo(sync_study(folder_of(study, results)))
+
+
+def folder_of(study: Path, results: Path) -> Path:
+    """The folder of a study, given as its file or as the folder itself. Raise KdbenchError if it does not exist."""
+    if study.is_file():
+        study = results / load(study, None).study
+    if not (study / "study.json").exists():
+        raise KdbenchError(f"{study} is not the folder of a study: it has no study.json. Run the study first.")
+    return study
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""What a study would run, and about how long that takes, from a few measured steps."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdbench.record import Job, TrialSpec
+from kdbench.search.agenda import Agenda
+from kdbench.session import read_only
+from kdbench.store import Store
+from kdbench.study.plan import Stream, job_of, search_spec, teacher_spec
+from kdbench.study.schema import Study
+from kdbench.terminal import describe, duration
+from kdbench.train.recipe import Recipe, resolve_precision
+from kdbench.train.run import training_of
+from kdbench.train.workshop import Workshop
+
+STEPS = 5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is left to run. `trainings` lists those whose values are known by now; later ones depend on results.
+
+    counts: trainings that are left, by stage. seconds: about how long they take on one worker by stage, or None.
+    """
+
+    study: str
+    counts: dict[str, int]
+    trainings: list[TrialSpec]
+    seconds: dict[str, float] | None
+    workers: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        known = [{"key": spec.key, **spec.to_json()} for spec in self.trainings]
+        return {
+            "study": self.study,
+            "counts": self.counts,
+            "seconds_on_one_worker": self.seconds,
+            "workers": self.workers,
+            "known_trainings": known,
+        }
+
+    def text(self) -> str:
+        """The plan for a person."""
+        lines = [f"{self.study}: {sum(self.counts.values())} trainings to go"]
+        for stage, count in self.counts.items():
+            took = "" if self.seconds is None else f", about {duration(self.seconds[stage])} on one worker"
+            lines.append(f"  {stage}: {count}{took if count else ''}")
+        if self.seconds is not None:
+            total = sum(self.seconds.values()) / self.workers
+            lines.append(f"  in all about {duration(total)} on {self.workers} workers")
+        lines += ["Known by now (later trials follow from the results of these):"]
+        lines += [f"  {spec.key} {describe(spec)} {settings(spec)}" for spec in self.trainings]
+        return "\n".join(lines)
+
+
+def settings(spec: TrialSpec) -> str:
+    """Hyper-parameters and model of a training, `name=value`."""
+    pairs = {**spec.hyper, **{k: v for k, v in spec.model.items() if k != "name"}, "lr": spec.train.get("lr")}
+    return " ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in pairs.items()
+    )
+
+
+def describe_plan(study: Study, folder: Path, *, probe: bool) -> Plan:
+    """The plan of a study that may have been run in part; with `probe`, seconds are measured on this machine."""
+    records = read_only(folder) if folder.exists() else {}
+    agenda = Agenda(study, records, lambda key: True)
+    known = [spec for spec in agenda.known() if spec.key not in records]
+    teacher = teacher_spec(study)
+    counts = {
+        "teacher": int(teacher is not None and teacher.key not in records),
+        "search": agenda.rounds * len(agenda.streams) - len(agenda.own_search()),
+        "final": agenda.left() - (agenda.rounds * len(agenda.streams) - len(agenda.own_search())),
+    }
+    workers = max(1, torch.get_num_threads() // study.resources.cpus_per_trial)
+    return Plan(study.study, counts, known, measured(study, counts) if probe else None, workers)
+
+
+def measured(study: Study, counts: dict[str, int]) -> dict[str, float]:
+    """Seconds by stage on one worker, from a few steps of the teacher and of each method's default at each student.
+
+    Evaluation, start-up and the source task are not in it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        shop = Workshop(Store(Path(folder)), torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        teacher = teacher_spec(study)
+        seconds = {"teacher": probe_s(Job(teacher), shop) if teacher is not None and counts["teacher"] else 0.0}
+        agenda = Agenda(study, {}, lambda key: True)
+        defaults = [
+            search_spec(study, stream, 0, {**study.defaults(stream.method, stream.cell), **sizes})
+            for stream in agenda.streams
+            if stream.repeat == 0
+            for sizes in extremes(study, stream)
+        ]
+        mean = sum(probe_s(job_of(study, spec), shop) for spec in defaults) / len(defaults)
+    return {**seconds, "search": mean * counts["search"], "final": mean * counts["final"]}
+
+
+def extremes(study: Study, stream: Stream) -> list[dict[str, Any]]:
+    """The first and the last value of all searched student sizes, under the names of the search space."""
+    sizes = {f"student.{name}": choice.values for name, choice in stream.cell.space.items()}
+    ends = (0, -1) if sizes else (0,)
+    return [{name: values[end] for name, values in sizes.items()} for end in ends]
+
+
+def probe_s(job: Job, shop: Workshop) -> float:
+    """Seconds that the job's training would take, from the median of a few steps of an untrained copy."""
+    recipe = Recipe.from_json(job.spec.train)
+    training = training_of(job, shop, recipe, resolve_precision(recipe.precision, shop.device))
+    views = training.task.train
+    generator = torch.Generator().manual_seed(0)
+    size = min(recipe.batch_size, len(views))
+    walls = []
+    training.train_mode()
+    for _ in range(STEPS):
+        index = torch.randperm(len(views), generator=generator)[:size].to(shop.device)
+        began = time.perf_counter()
+        training.step(index, views.draw(size, generator).to(shop.device), generator, 0.5)
+        if shop.device.type == "cuda":
+            torch.cuda.synchronize()
+        walls.append(time.perf_counter() - began)
+    return sorted(walls)[STEPS // 2] * len(training.batches(len(views))) * recipe.epochs

@@ -1,0 +1,206 @@
+"""One `kdbench run`: lock, resume, run, mirror, report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from kdbench import data
+from kdbench.errors import DataError, KdbenchError
+from kdbench.record import Job, TrialRecord, metric
+from kdbench.search.agenda import STAGES, Agenda
+from kdbench.search.budget import Budget
+from kdbench.search.drive import Desk, Executor
+from kdbench.store import Store, write_json
+from kdbench.study.plan import data_config
+from kdbench.study.schema import Study
+from kdbench.terminal import Tally, duration, view_for
+
+INTERRUPTED = 130
+
+
+class MirrorListener:
+    """Hands records to the MLflow mirror as they come."""
+
+    def __init__(self, store: Store, uri: str | None) -> None:
+        from kdbench.track.background import BackgroundMirror
+
+        self.mirror = BackgroundMirror(store.folder, uri)
+
+    def started(self, job: Job) -> None:
+        """Nothing: the mirror shows what has ended."""
+
+    def epoch(self, key: str, point: Mapping[str, float]) -> None:
+        """Nothing: curves are written at the end, in one call."""
+
+    def ended(self, record: TrialRecord) -> None:
+        """Queue the record for MLflow."""
+        self.mirror.write(record)
+
+
+def run_study(
+    study: Study, source: str, folder: Path, budget_s: float | None, until: str, console: Console, as_json: bool
+) -> int:
+    """Run a study until its end, its budget or Ctrl-C, then write its report; return the exit status.
+
+    source: the study file's text, kept beside the records. until: the last stage (see agenda.STAGES).
+    """
+    if until not in STAGES:
+        raise KdbenchError(f"--until: got '{until}'. Allowed: {', '.join(STAGES)}.")
+    store = Store(folder)
+    with store.lock():
+        records, messages = store.read_all()
+        say(console, messages, as_json)
+        store.write_study(study.to_json(), source)
+        check_data(study, store, records)
+        budget = Budget(budget_s)
+        agenda = Agenda(study, records, lambda key: store.weights_path(key).exists(), until, budget)
+        if not agenda.finished:
+            execute(study, store, agenda, console, as_json)
+        write_json(folder / "current.json", agenda.current())
+        interrupted = not agenda.finished
+        report(folder, console, as_json)
+    if interrupted:
+        text = f"Stopped: {len(agenda.records)} trainings are done and kept. Run the same command again to go on."
+        say(console, [text], as_json)
+        return INTERRUPTED
+    return 0
+
+
+def check_data(study: Study, store: Store, records: Mapping[str, TrialRecord]) -> None:
+    """Store the split with its hash. Raise DataError if earlier records of this study were trained on other data."""
+    splits = data.load(data_config(study.data))
+    write_json(store.folder / "splits.json", data.split_indices(splits))
+    for record in records.values():
+        trained_on = record.environment.get("data_hash")
+        if record.spec.data == data_config(study.data) and trained_on not in (None, splits.hash):
+            raise DataError(
+                f"{store.record_path(record.key)} was trained on data with hash {trained_on[:12]}, but "
+                f"'{study.data.name}' now has {splits.hash[:12]}. Put the old data back or give the study another name."
+            )
+
+
+def execute(study: Study, store: Store, agenda: Agenda, console: Console, as_json: bool) -> None:
+    """Run the agenda on the executor that the study asks for, with its listeners."""
+    with ExitStack() as stack:
+        executor = executor_for(study, store)
+        stack.callback(executor.close)
+        agenda.budget.workers = executor.workers
+        view = view_for(Tally(agenda, executor.workers), console, as_json)
+        stack.enter_context(view)
+        desk = Desk(agenda, store, [view])
+        if study.track.mlflow != "off":
+            mirror = MirrorListener(store, mlflow_uri(study))
+            mirror.mirror.sync(agenda.records.values())
+            desk.listeners.append(mirror)
+            stack.callback(close_mirror, mirror, store, console, as_json)
+        try:
+            executor.run(desk)
+        except KeyboardInterrupt:
+            desk.stopping = True
+
+
+def executor_for(study: Study, store: Store) -> Executor:
+    """Ray, or this process where the study says so."""
+    if study.resources.executor == "local":
+        import torch
+
+        from kdbench.search.local import LocalExecutor
+
+        return LocalExecutor(store, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        from kdbench.search.place import RayExecutor
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise KdbenchError(
+            "Ray is not installed. Install it with: pip install 'kdbench[ray]', or run in this process with "
+            "--set resources.executor=local"
+        ) from error
+    return RayExecutor(study.resources, store.folder)
+
+
+def mlflow_uri(study: Study) -> str | None:
+    """Where the mirror is, or None for the store beside the records."""
+    return None if study.track.mlflow == "auto" else study.track.mlflow
+
+
+def close_mirror(listener: MirrorListener, store: Store, console: Console, as_json: bool) -> None:
+    """Flush the mirror within a bound, and say what is missing."""
+    missing = listener.mirror.close()
+    if missing:
+        text = f"MLflow lacks {len(missing)} records; write them with: kdbench sync {store.folder}"
+        say(console, [text], as_json)
+
+
+def report(folder: Path, console: Console, as_json: bool) -> None:
+    """Write the report and say where it lies."""
+    from kdbench.report import summary, write_report
+
+    if not any((folder / "records").glob("*.json")):
+        return
+    paths = write_report(folder)
+    if not as_json:
+        console.print(summary(folder))
+        console.print(f"Leaderboard: {folder / 'leaderboard.html'} ({len(paths)} files in {folder})")
+
+
+def say(console: Console, lines: list[str], as_json: bool) -> None:
+    """Print lines for a person; on standard error where standard output is for machines."""
+    out = Console(stderr=True, highlight=False, soft_wrap=True) if as_json else console
+    for line in lines:
+        out.print(line, markup=False)
+
+
+def study_of(folder: Path) -> Study:
+    """The study that a folder was last run with."""
+    stored = Store(folder).read_study()
+    if stored is None:
+        raise KdbenchError(f"{folder} is not the folder of a study: it has no study.json. Run the study first.")
+    return Study.model_validate(stored)
+
+
+def study_status(folder: Path) -> dict[str, Any]:
+    """How far a study is: counts by phase and status, and the best validation result of each method."""
+    records = read_only(folder)
+    study = study_of(folder)
+    agenda = Agenda(study, records, lambda key: True)
+    objective = study.search.objectives[0]
+    better = max if metric(objective).direction == "max" else min
+    best: dict[str, float] = {}
+    for record in agenda.own_search():
+        value = record.result.get(objective)
+        if record.status == "finished" and value is not None:
+            best[record.spec.method_name] = better(best.get(record.spec.method_name, value), value)
+    return {
+        "study": study.study,
+        "done": dict(Counter(record.spec.phase for record in records.values())),
+        "status": dict(Counter(record.status for record in records.values())),
+        "to_go": agenda.left(),
+        "finished": agenda.finished,
+        "trained": duration(sum(record.wall_s for record in records.values())),
+        f"best_{objective}": best,
+    }
+
+
+def read_only(folder: Path) -> dict[str, TrialRecord]:
+    """All records of a folder, without setting any aside. Raise RecordError for one that cannot be read."""
+    store = Store(folder)
+    return {path.stem: store.read(path.stem) for path in sorted(store.records_folder.glob("*.json"))}
+
+
+def sync_study(folder: Path) -> str:
+    """Bring the MLflow mirror up to the records; return a line that says what was done."""
+    from kdbench.track.mirror import Mirror
+
+    study = study_of(folder)
+    if study.track.mlflow == "off":
+        raise KdbenchError(f"{folder}: the study has track.mlflow = off, so it has no mirror.")
+    with Store(folder).lock():
+        done = Mirror(folder, mlflow_uri(study)).sync(read_only(folder).values())
+    return f"MLflow: {done.created} runs created, {done.updated} updated, {done.unchanged} unchanged."

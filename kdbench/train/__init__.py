@@ -1,0 +1,1 @@
+"""Training on one worker. Imports with torch, numpy and PyYAML alone."""

@@ -1,0 +1,90 @@
+"""The frozen teacher of a training: run on every batch, or looked up in the view cache."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from kdbench.data.views import Views
+from kdbench.method import Outputs
+from kdbench.nets.base import Network
+from kdbench.train.view_cache import Compute, ViewCache
+
+
+@contextlib.contextmanager
+def precision_of(device: torch.device, precision: str) -> Iterator[None]:
+    """Run networks in `precision`: autocast for `bf16`, nothing for `fp32`."""
+    if precision == "bf16":
+        with torch.autocast(device.type, torch.bfloat16):
+            yield
+    else:
+        yield
+
+
+def in_float(outputs: Outputs) -> Outputs:
+    """Outputs in float32, so that losses never lose digits to autocast; float64 stays as it is."""
+
+    def up(tensor: Tensor) -> Tensor:
+        return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+    return dataclasses.replace(
+        outputs,
+        logits=up(outputs.logits),
+        pooled=up(outputs.pooled),
+        features={name: up(feature) for name, feature in outputs.features.items()},
+    )
+
+
+class Teacher(Protocol):
+    """What the training loop asks of a teacher."""
+
+    def prepare(self, index: Tensor, view: Tensor) -> None:
+        """Get ready for an epoch that will show views `view` of the training samples `index`, both int64 (n,)."""
+
+    def __call__(self, images: Tensor, index: Tensor, view: Tensor) -> Outputs:
+        """Outputs for `images` (B, C, H, W), which are views `view` (B,) of the training samples `index` (B,)."""
+
+
+class LiveTeacher:
+    """A teacher that runs on every batch, in eval mode, without gradients; nothing in it ever changes."""
+
+    def __init__(self, net: Network, device: torch.device, precision: str) -> None:
+        self.net = net.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
+        self.device = device
+        self.precision = precision
+
+    def prepare(self, index: Tensor, view: Tensor) -> None:
+        """Nothing to get ready."""
+
+    def __call__(self, images: Tensor, index: Tensor, view: Tensor) -> Outputs:
+        """Run the network on `images`."""
+        with torch.no_grad(), precision_of(self.device, self.precision):
+            return in_float(self.net(images))
+
+
+class CachedTeacher:
+    """A teacher whose logits and pooled features come from the view cache; it has no feature maps.
+
+    compute: the same teacher in fp32, from index and view to outputs, which fills what is missing.
+    """
+
+    def __init__(self, cache: ViewCache, compute: Compute) -> None:
+        self.cache, self.compute = cache, compute
+
+    @staticmethod
+    def compute_with(live: LiveTeacher, views: Views) -> Compute:
+        """The live teacher as a function of positions and views of the training images."""
+        return lambda index, view: live(views.batch(index, view), index, view)
+
+    def prepare(self, index: Tensor, view: Tensor) -> None:
+        """Compute what the cache lacks of this epoch, in large batches."""
+        self.cache.fill(index, view, self.compute)
+
+    def __call__(self, images: Tensor, index: Tensor, view: Tensor) -> Outputs:
+        """Look the batch up."""
+        return self.cache.gather(index, view)

@@ -1,0 +1,164 @@
+"""What one worker process keeps from one training to the next: data, views and teachers, each loaded once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from kdbench import data
+from kdbench.data.views import Views
+from kdbench.errors import CheckpointError, KdbenchError
+from kdbench.method import Method
+from kdbench.models import model_from
+from kdbench.nets.base import Network
+from kdbench.record import TrialSpec, canonical_json
+from kdbench.seeds import seed_for
+from kdbench.store import Store
+from kdbench.train import checkpoint
+from kdbench.train.loop import logits_of, probe, shapes_of
+from kdbench.train.teachers import CachedTeacher, LiveTeacher, Teacher
+from kdbench.train.view_cache import ViewCache, weights_hash
+
+T = TypeVar("T")
+TEST_PHASES = ("teacher", "final")
+
+
+class Workshop:
+    """The tools of one worker: a study's folder, a device, and what has been loaded so far."""
+
+    def __init__(self, store: Store, device: torch.device) -> None:
+        self.store = store
+        self.device = device
+        self._kept: dict[Hashable, Any] = {}
+
+    def keep(self, key: Hashable, make: Callable[[], T]) -> T:
+        """The thing filed under `key`, made at its first use."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]  # type: ignore[no-any-return]
+
+    def splits(self, config: Mapping[str, Any]) -> data.Splits:
+        """Training and validation images; never the test images."""
+        return self.keep(("splits", canonical_json(dict(config))), lambda: data.load(config))
+
+    def views(self, config: Mapping[str, Any], split: str) -> Views:
+        """Views of the `train` or `validation` images on this worker's device."""
+
+        def make() -> Views:
+            splits = self.splits(config)
+            return self._views(splits, getattr(splits, split).images, augmented=split == "train")
+
+        return self.keep(("views", canonical_json(dict(config)), split), make)
+
+    def labels(self, config: Mapping[str, Any], split: str) -> Tensor:
+        """Labels (n,) on this worker's device."""
+
+        def make() -> Tensor:
+            labels: Tensor = getattr(self.splits(config), split).labels.to(self.device)
+            return labels
+
+        return self.keep(("labels", canonical_json(dict(config)), split), make)
+
+    def test(self, spec: TrialSpec) -> tuple[Views, Tensor]:
+        """Views and labels of the test images. Raise KdbenchError in a phase that must not see them."""
+        if spec.phase not in TEST_PHASES:
+            raise KdbenchError(f"a {spec.phase} training must not see the test split")
+
+        def make() -> tuple[Views, Tensor]:
+            splits = data.load(spec.data, test=True)
+            if splits.test is None:
+                raise KdbenchError(f"data set '{spec.data['name']}' has no test split")
+            return self._views(splits, splits.test.images, augmented=False), splits.test.labels.to(self.device)
+
+        return self.keep(("test", canonical_json(dict(spec.data))), make)
+
+    def _views(self, splits: data.Splits, images: Tensor, *, augmented: bool) -> Views:
+        crop, flip = (splits.crop, splits.flip) if augmented else (0, False)
+        return Views(images, crop, flip, splits.mean, splits.std, device=self.device)
+
+    def network(self, spec: TrialSpec, role: str = "student") -> Network:
+        """A fresh network of the spec's model, with weights drawn from the spec's seed."""
+        splits = self.splits(spec.data)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(spec.seed, "init", role))
+            return model_from(spec.model).network(splits.image_shape, splits.classes)
+
+    def weights(self, spec: TrialSpec, role: str) -> dict[str, Tensor]:
+        """Trained weights of an earlier training. Raise CheckpointError that says which is missing."""
+        path = self.store.weights_path(spec.key)
+        if not path.exists():
+            record = self.store.read(spec.key)
+            raise CheckpointError(
+                f"the {role} {spec.key} has status '{record.status}' ({record.error or 'no error'}) and no weights at "
+                f"{path}. Mend the cause, delete {self.store.record_path(spec.key)}, and run the study again."
+            )
+        return checkpoint.load(path)[0]
+
+    def start_from(self, net: Network, source: TrialSpec) -> None:
+        """Give `net` the weights of a network trained on the source task, except the classifier."""
+        what = f"the source network {source.key}"
+        checkpoint.load_weights(net, self.weights(source, "source network"), what, skip=net.head_prefix)
+
+    def teacher(self, spec: TrialSpec, precision: str) -> LiveTeacher:
+        """The frozen teacher that `spec` trained, as a network that runs."""
+
+        def make() -> LiveTeacher:
+            net = self.network(spec)
+            checkpoint.load_weights(net, self.weights(spec, "teacher"), f"the teacher {spec.key}")
+            return LiveTeacher(net, self.device, precision)
+
+        return self.keep(("teacher", spec.key, precision), make)
+
+    def teacher_for(self, method: Method, teacher: TrialSpec, spec: TrialSpec, precision: str) -> Teacher:
+        """The teacher as a method needs it: from the view cache where it reads logits and pooled features only."""
+        if "features" in method.reads or os.environ.get("KDBENCH_CACHE") == "off":
+            return self.teacher(teacher, precision)
+        return self.keep(("cached", teacher.key, canonical_json(dict(spec.data))), lambda: self._cached(teacher, spec))
+
+    def _cached(self, teacher: TrialSpec, spec: TrialSpec) -> CachedTeacher:
+        live, views, splits = self.teacher(teacher, "fp32"), self.views(spec.data, "train"), self.splits(spec.data)
+        compute = CachedTeacher.compute_with(live, views)
+        cache = ViewCache.open(
+            folder=None,
+            key_parts={
+                "teacher": weights_hash(live.net.state_dict()),
+                "data": splits.hash,
+                "split": "train",
+                "normalisation": [list(splits.mean), list(splits.std)],
+                "views": {"crop": splits.crop, "flip": splits.flip},
+                "folding": "none",
+                "precision": "fp32",
+            },
+            n_images=len(views),
+            views=views.count,
+            classes=splits.classes,
+            pooled=probe(live.net, views).pooled.shape[1],
+            verify=compute,
+            device=self.device,
+        )
+        return CachedTeacher(cache, compute)
+
+    def teacher_logits(self, teacher: TrialSpec, spec: TrialSpec, split: str, precision: str) -> Tensor:
+        """The teacher's logits (n, C) on the unaugmented images of `validation` or `test`."""
+
+        def make() -> Tensor:
+            views = self.test(spec)[0] if split == "test" else self.views(spec.data, split)
+            return logits_of(self.teacher(teacher, precision).net, views, precision)
+
+        return self.keep(("logits", teacher.key, canonical_json(dict(spec.data)), split, precision), make)
+
+    def teacher_shapes(self, teacher: TrialSpec, spec: TrialSpec, precision: str) -> dict[str, tuple[int, ...]]:
+        """Shapes of one sample of the teacher's features."""
+        return shapes_of(probe(self.teacher(teacher, precision).net, self.views(spec.data, "train")))
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
