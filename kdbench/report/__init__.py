@@ -1,0 +1,43 @@
+"""The report of a study, made from its records alone: tables, figures, and what they say about themselves.
+
+`write_report(folder)` writes every file; `summary(folder)` is a short table for a terminal. Both are deterministic: the
+same records give the same bytes. Nothing here imports torch, Ray or MLflow, and pandas, scipy, moocore, jinja2 and
+matplotlib (the extra `report`) are imported at the first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from kdbench.errors import KdbenchError
+
+__all__ = ["summary", "write_report"]
+
+
+def write_report(folder: Path) -> list[Path]:
+    """Write the report into a study's folder and return the paths of its files.
+
+    `leaderboard.csv`, `.md`, `.tex` and `.html`, `fairness.csv`, `search.csv` (where trials were searched) and
+    `pareto.csv`, `.png` and `.svg` (where a configuration was retrained); what no longer applies is removed. Raise
+    KdbenchError for a folder without a study or without records, RecordError that names a record that cannot be read.
+    """
+    return list(_module("files").write(Path(folder)))
+
+
+def summary(folder: Path) -> str:
+    """The leaderboard as a few lines of plain text, best first, or the search where nothing was retrained yet.
+
+    Raises as `write_report` does.
+    """
+    return str(_module("terminal").summary(Path(folder)))
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"kdbench.report.{name}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("kdbench"):
+            raise
+        raise KdbenchError(f"the report needs {error.name}: pip install 'kdbench[report]'.") from error

@@ -1,0 +1,203 @@
+"""What every table and figure says about itself: how it was selected, n, what n counts, on what it ran."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from kdbench.record import TrialRecord
+from kdbench.report import stats
+from kdbench.report.fairness import FAILURES, Fairness
+from kdbench.report.labels import count_label, plural, settings_label, value_label
+from kdbench.report.leaderboard import Leaderboard
+from kdbench.report.load import Results
+from kdbench.report.pareto import Hypervolume
+
+COVERAGE = "With few seeds it is too narrow: at n = 3 it covers about 75 %, at n = 5 84 %, at n = 10 91 %."
+
+
+def partial(board: Leaderboard) -> str | None:
+    """`PARTIAL: search 42 of 54 trials, ...` if less has run than was planned, else None."""
+    if not any(row.partial for row in board.fairness):
+        return None
+    search = _of(board.fairness, "search_run", "search_planned", "trials")
+    final = _of(board.fairness, "final_run", "final_planned", "trainings") if board.has_final else "no final yet"
+    waiting = list(dict.fromkeys(row.method for row in board.fairness if not row.configurations))
+    text = f"PARTIAL: search {search}, {'final ' + final if board.has_final else final}"
+    if waiting and board.has_final:
+        text += f"; not retrained yet: {', '.join(waiting)}"
+    return text + ". Ranks and intervals can still change."
+
+
+def _of(rows: Iterable[Fairness], run: str, planned: str, noun: str) -> str:
+    done = sum(getattr(row, run) for row in rows)
+    asked = [getattr(row, planned) for row in rows]
+    return f"{done} {noun}" if None in asked else f"{done} of {sum(asked)} {noun}"
+
+
+def accuracy(results: Results, board: Leaderboard) -> str:
+    """What the numbers of the main table are."""
+    data, train = results.section("data"), results.section("train")
+    n = _n(board)
+    epochs = f", {train['epochs']} epochs" if "epochs" in train else ""
+    return (
+        f"Accuracy on the test split of {data.get('name', 'the data')}: mean over training seeds "
+        f"({n}{epochs}, last epoch) [bootstrap 95 % interval: percentile, {stats.RESAMPLES:,} resamples, seed 0]. "
+        "The unit of replication is the training seed: data split, teacher and chosen configuration are fixed, and the "
+        f"interval covers the seeds alone. {COVERAGE}{_without_interval(board)}"
+    )
+
+
+def _without_interval(board: Leaderboard) -> str:
+    few = any(0 < len(row.scores) < stats.MINIMUM for row in board.rows if row.kind == "student")
+    return f" Rows with fewer than {stats.MINIMUM} seeds have none." if few else ""
+
+
+def _n(board: Leaderboard) -> str:
+    counts = sorted({len(row.scores) for row in board.rows if row.kind == "student" and row.scores}) or [0]
+    return f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+
+
+def figure(results: Results, board: Leaderboard) -> str:
+    """The caption inside the Pareto figure."""
+    name, rule = results.section("data").get("name", "the data"), results.section("final").get("select")
+    chosen = f", chosen on validation by {rule}" if rule else ""
+    text = (
+        f"Test split of {name}: means over {_n(board)} training seeds{chosen}; bars: bootstrap 95 % interval. "
+        "Rows of equal cost are drawn side by side."
+    )
+    warning = partial(board)
+    return f"{warning.removesuffix(' Ranks and intervals can still change.')} {text}" if warning else text
+
+
+def selection(results: Results) -> str:
+    """How configurations were chosen, and when the test split was met."""
+    search, final = results.section("search"), results.section("final")
+    budget = (
+        f"{search['trials']} trials x {plural(int(search.get('repeats', 1)), 'repeat')}"
+        if "trials" in search
+        else "trials"
+    )
+    shared = f", {settings_label(search['shared'])} searched for every method alike" if search.get("shared") else ""
+    rule = f"by the rule '{final['select']}' " if "select" in final else ""
+    return (
+        f"Configurations were chosen on validation accuracy {rule}from {budget} per method"
+        f"{shared}, then retrained on fresh seeds; the test split was met once, after the last epoch of that."
+    )
+
+
+def differences() -> str:
+    """What the difference columns are."""
+    return (
+        "Difference: to the same student trained by scratch and by kd, in % points: mean of the differences by seed "
+        "with its bootstrap interval; ‡ unpaired, where seeds are not shared. Not corrected for multiple comparisons."
+    )
+
+
+def fronts(results: Results, board: Leaderboard) -> str:
+    """What the front is, and its hypervolume."""
+    volumes = [f"{_table(table, board)}{_volume(v, results)}" for table, v in board.hypervolumes.items()]
+    return (
+        "Front: no other ranked row is better in test accuracy or in parameters (P; L: latency at batch 1) and not "
+        f"worse in the other, by means of retrained configurations. Hypervolume over parameters: {'; '.join(volumes)}."
+    )
+
+
+def _table(name: str, board: Leaderboard) -> str:
+    return f"{name}: " if len(board.hypervolumes) > 1 else ""
+
+
+def _volume(volume: Hypervolume, results: Results) -> str:
+    if volume.value is None:
+        return str(volume.reason)
+    reference = results.section("pareto")["reference"]
+    corner = f"{value_label(reference['top1_pct'])} %, {count_label(reference['params'])} parameters"
+    if volume.share is None:
+        return f"{volume.value:.4g} against the reference point ({corner})"
+    return f"{100 * volume.share:.1f} % of the box between the reference point ({corner}) and the ideal (100 %, 0)"
+
+
+def latency(board: Leaderboard) -> str:
+    """How latency was measured, and which rows it does not compare."""
+    times = board.latencies
+    if not times.by_model:
+        return "Latency was not measured."
+    repeats = " to ".join(dict.fromkeys(str(n) for n in (times.repeats[:1] + times.repeats[-1:])))
+    text = f"Latency: median{' of ' + repeats + ' repeats' if repeats else ''}, {times.conditions}."
+    odd = sorted(
+        {row.latency_conditions for row in board.rows if row.latency_conditions and not row.latency_comparable}
+    )
+    return text + (f" † measured otherwise and not compared: {'; '.join(odd)}." if odd else "")
+
+
+def failures(results: Results) -> str:
+    """Failed trainings of all phases, counted."""
+    parts = []
+    for phase in ("teacher", "source", "search", "final", "latency"):
+        records = results.phase(phase)
+        if records:
+            counts = Counter(str(record.status) for record in records)
+            bad = ", ".join(f"{counts[status]} {status.replace('_', ' ')}" for status in FAILURES if counts[status])
+            parts.append(f"{phase} {counts['finished']} of {len(records)} finished{' (' + bad + ')' if bad else ''}")
+    return "Trainings: " + "; ".join(parts) + ". A failed seed is not part of a mean; it is counted in the row."
+
+
+def unranked(board: Leaderboard) -> list[str]:
+    """One sentence for each row without a rank, the teacher apart."""
+    rows = [row for row in board.rows if row.unranked and row.kind != "teacher"]
+    return [
+        f"Not ranked: {' '.join(filter(None, (row.method, row.student)))} ({row.pair}): {'; '.join(row.unranked)}."
+        for row in rows
+    ]
+
+
+def provenance(results: Results) -> list[str]:
+    """Hardware, versions, source state, time span, and what the study says about its data."""
+    spans = sorted(r.started for r in results.records), sorted(r.ended for r in results.records)
+    lines = [
+        f"Hardware: {_distinct(results.records, _hardware)}.",
+        f"Versions: {_distinct(results.records, _versions)}.",
+        f"Source: {_distinct(results.records, _git)}. Records from {spans[0][0][:16]} to {spans[1][-1][:16]} (UTC).",
+    ]
+    note = results.study.get("provenance")
+    return [*lines, f"Data: {_notes(note)}"] if note else lines
+
+
+def _notes(note: Any) -> str:
+    text = "; ".join(str(v) for v in note.values()) if isinstance(note, Mapping) else str(note)
+    return text if text.endswith(".") else text + "."
+
+
+def _distinct(records: Iterable[TrialRecord], describe: Callable[[Mapping[str, Any]], str]) -> str:
+    counts = Counter(describe(record.environment) for record in records)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return "; ".join(
+        f"{text} ({plural(n, 'record')})" for text, n in sorted(counts.items(), key=lambda c: (-c[1], c[0]))
+    )
+
+
+def _hardware(environment: Mapping[str, Any]) -> str:
+    found = environment.get("hardware", {})
+    parts = [found.get("cpu") or "unknown processor"]
+    if found.get("cores"):
+        parts.append(plural(int(found["cores"]), "core"))
+    if found.get("memory_gib"):
+        parts.append(f"{float(found['memory_gib']):.0f} GiB")
+    return ", ".join([*parts, found.get("gpu") or "no GPU"])
+
+
+def _versions(environment: Mapping[str, Any]) -> str:
+    versions = environment.get("versions", {})
+    return (
+        ", ".join(f"{name} {versions[name]}" for name in sorted(versions, key=lambda n: (n != "kdbench", n)))
+        or "unknown"
+    )
+
+
+def _git(environment: Mapping[str, Any]) -> str:
+    git = environment.get("git", {})
+    if not git.get("commit"):
+        return "no git commit known"
+    return f"commit {str(git['commit'])[:12]}{' with uncommitted changes' if git.get('dirty') else ''}"

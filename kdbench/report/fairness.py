@@ -1,0 +1,185 @@
+"""Did every method get the same? One row per method; a row that differs from the majority is marked and not ranked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kdbench.record import STATUSES, TrialRecord, canonical_json
+from kdbench.report.labels import settings_label, value_label
+from kdbench.report.load import Results
+
+FAILURES: tuple[str, ...] = tuple(status for status in STATUSES if status != "finished")
+
+
+@dataclass(frozen=True)
+class Fairness:
+    """What one method was given, in words that are compared cell by cell.
+
+    cells: by column of COMPARED; None where it does not apply (a method without a teacher) or nothing has run.
+    search_run, search_planned: trials of all repeats. final_run, final_planned: trainings over all configurations.
+    failures: `search_failed` and so on -> count. differs: columns that are unlike the majority; reasons: in words.
+    """
+
+    pair: str
+    method: str
+    cells: Mapping[str, str | None]
+    search_run: int
+    search_planned: int | None
+    final_run: int
+    final_planned: int | None
+    configurations: int
+    failures: Mapping[str, int]
+    search_wall_s: float
+    final_wall_s: float
+    differs: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def partial(self) -> bool:
+        """Whether less has run than was planned."""
+        return (
+            (self.search_planned is not None and self.search_run < self.search_planned)
+            or (self.final_planned is not None and self.final_run < self.final_planned)
+            or not self.configurations
+        )
+
+
+COMPARED: dict[str, str] = {
+    "search_trials": "search trials",
+    "search_repeats": "search repeats",
+    "search_epochs": "search epochs",
+    "final_epochs": "final epochs",
+    "training": "training",
+    "shared": "searched for all",
+    "data": "data",
+    "data_hash": "data hash",
+    "teacher_hash": "teacher hash",
+    "student_space": "student space",
+    "selection": "selection rule",
+}
+
+
+def fairness(results: Results) -> list[Fairness]:
+    """The fairness table: every (pair, method) that was asked for or has run, in the study's order."""
+    out = []
+    for pair in results.pairs:
+        rows = [_row(results, pair, method) for method in results.methods]
+        out += [_marked(row, rows) for row in rows]
+    return out
+
+
+def planned_search(results: Results) -> int | None:
+    """Search trials per method over all repeats, or None where the study does not say."""
+    search = results.section("search")
+    return int(search["trials"]) * int(search.get("repeats", 1)) if "trials" in search else None
+
+
+def planned_seeds(results: Results) -> int | None:
+    """Final seeds per configuration, or None where the study does not say."""
+    seeds = results.section("final").get("seeds")
+    return None if seeds is None else int(seeds)
+
+
+def configuration(record: TrialRecord) -> tuple[str, ...]:
+    """What final trainings of one configuration have in common: method, student and training, but not the seed."""
+    spec = record.spec
+    return tuple(canonical_json(dict(part)) for part in (spec.method, spec.model, spec.train))
+
+
+def majority(values: Sequence[str | None], preferred: str | None = None) -> str | None:
+    """The most frequent value; of tied ones the preferred, else None. None does not vote."""
+    votes = Counter(value for value in values if value is not None).most_common()
+    tied = [value for value, count in votes if count == votes[0][1]]
+    if len(tied) == 1 or preferred in tied:
+        return preferred if preferred in tied else tied[0]
+    return None
+
+
+def _row(results: Results, pair: str, method: str) -> Fairness:
+    def of(phase: str) -> list[TrialRecord]:
+        return [r for r in results.phase(phase) if r.spec.method_name == method and results.pair(r) == pair]
+
+    search, final = of("search"), of("final")
+    configurations = len({configuration(r) for r in final})
+    seeds, planned = planned_seeds(results), planned_search(results)
+    final_run = len({(configuration(r), r.spec.seed) for r in final})
+    return Fairness(
+        pair, method, _cells(results, search, final), len(search), planned, final_run,
+        None if seeds is None else seeds * configurations, configurations,
+        {f"{r}_{s}": sum(t.status == s for t in of(r)) for r in ("search", "final") for s in FAILURES},
+        sum(r.wall_s for r in search), sum(r.wall_s for r in final),
+    )  # fmt: skip
+
+
+def _cells(results: Results, search: list[TrialRecord], final: list[TrialRecord]) -> dict[str, str | None]:
+    both, rule = search + final, results.section("final").get("select")
+    shared = results.section("search").get("shared") or {}
+    fixed = [{k: v for k, v in r.spec.train.items() if k != "epochs" and k not in shared} for r in both]
+    repeats = {r.spec.slot.get("repeat") for r in search}
+    return {
+        "search_trials": str(len(search)) if both else None,
+        "search_repeats": str(len(repeats)) if both else None,
+        "search_epochs": _distinct(r.spec.train.get("epochs") for r in search),
+        "final_epochs": _distinct(r.spec.train.get("epochs") for r in final),
+        "training": _distinct(settings_label(dict(sorted(settings.items()))) for settings in fixed),
+        "shared": (settings_label(shared) or "nothing") if both else None,
+        "data": _distinct(settings_label(dict(sorted(r.spec.data.items()))) for r in both),
+        "data_hash": _distinct(_short(r.environment.get("data_hash")) for r in both),
+        "teacher_hash": _distinct(_short(r.environment.get("teacher_hash")) for r in both if r.spec.teacher),
+        "student_space": _student_space(results, both),
+        "selection": None if rule is None or not both else str(rule),
+    }
+
+
+def _student_space(results: Results, records: list[TrialRecord]) -> str | None:
+    """The student sizes that the study allows, and any size outside of them that a record used all the same."""
+    asked = results.section("student")
+    if not records:
+        return None
+    odd = {
+        f"{name}={value_label(value)}"
+        for record in records
+        for name, value in record.spec.model.items()
+        if not _allows(asked.get("model" if name == "name" else name), value)
+    }
+    space = settings_label({k: asked[k] for k in asked}) or "not stated"
+    return f"{space}; but ran {', '.join(sorted(odd))}" if odd else space
+
+
+def _allows(asked: Any, value: Any) -> bool:
+    if isinstance(asked, Mapping) and "low" in asked and "high" in asked:
+        return bool(asked["low"] <= value <= asked["high"])
+    if isinstance(asked, Mapping) and "each" in asked:
+        asked = asked["each"]
+    if asked is None or isinstance(asked, Mapping):  # nothing said, or said in a form that is not a list of values
+        return True
+    return value in asked if isinstance(asked, (list, tuple)) else bool(value == asked)
+
+
+def _marked(row: Fairness, rows: list[Fairness]) -> Fairness:
+    differs, reasons = [], []
+    for name, title in COMPARED.items():
+        usual = majority([r.cells[name] for r in rows], str(row.search_planned) if name == "search_trials" else None)
+        cell = row.cells[name]
+        if cell is None or cell == usual:
+            continue
+        differs.append(name)
+        if name == "search_trials" and row.search_planned:
+            reasons.append(f"search {row.search_run} of {row.search_planned} trials")
+        else:
+            reasons.append(
+                f"{title}: {cell}; the others: {usual}" if usual else f"{title}: {cell}; there is no majority"
+            )
+    return replace(row, differs=tuple(differs), reasons=tuple(reasons))
+
+
+def _distinct(values: Any) -> str | None:
+    found = sorted({str(value) for value in values if value is not None})
+    return " / ".join(found) or None
+
+
+def _short(digest: Any) -> str | None:
+    return None if digest is None else str(digest).removeprefix("sha256:")[:12]

@@ -1,0 +1,253 @@
+"""One row per retrained configuration and what it gained over its baselines; unlike rows are not ranked."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from kdbench.errors import RecordError
+from kdbench.record import TrialRecord
+from kdbench.report import stats
+from kdbench.report.fairness import FAILURES, Fairness, configuration, fairness, majority, planned_seeds
+from kdbench.report.labels import model_label, plural, settings_label
+from kdbench.report.latency import Latencies, latencies
+from kdbench.report.load import Results, model_key, table_name
+from kdbench.report.pareto import Hypervolume, hypervolume, on_front
+from kdbench.report.stats import Difference, Interval
+
+SCORE = "test_top1_pct"
+BASELINES = ("scratch", "kd")
+FRONTS: dict[str, tuple[str, str]] = {"params": (SCORE, "params"), "latency": (SCORE, "latency_b1_p50_ms")}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the leaderboard.
+
+    kind: a retrained `student`, the `teacher`, or `missing`: a method of which nothing could be retrained yet.
+    values: means over seeds by result name. seeds: those that finished; runs: how many were started; planned: how many
+    were to be. scores: test top-1 by seed. differences: by baseline, to the same student trained by `scratch` or `kd`.
+    latency_conditions: under which this row's latency was measured. selected_val_top1_pct: of the search trial chosen.
+    failures: `search_diverged` and so on -> count. unranked: why the row has no rank. fronts: the fronts it is on.
+    keys: of the records behind the row.
+    """
+
+    kind: Literal["student", "teacher", "missing"]
+    pair: str
+    method: str
+    student: str = ""
+    model: Mapping[str, object] = field(default_factory=dict)
+    settings: str = ""
+    values: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[int, float] = field(default_factory=dict)
+    interval: Interval = field(default_factory=lambda: Interval(None, None, "nothing finished"))
+    differences: Mapping[str, Difference] = field(default_factory=dict)
+    runs: int = 0
+    planned: int | None = None
+    latency_conditions: str = ""
+    latency_comparable: bool = False
+    selected_val_top1_pct: float = math.nan
+    failures: Mapping[str, int] = field(default_factory=dict)
+    rank: int | None = None
+    unranked: tuple[str, ...] = ()
+    fronts: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+
+    @property
+    def score(self) -> float:
+        """Mean test top-1 accuracy in percent; NaN if nothing finished."""
+        return self.values.get(SCORE, math.nan)
+
+    def value(self, name: str) -> float:
+        """A result's mean over seeds; NaN where it was not measured."""
+        return self.values.get(name, math.nan)
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """All rows in order (table, then teacher, ranked, unranked, missing), and what stands around them."""
+
+    rows: tuple[Row, ...]
+    fairness: tuple[Fairness, ...]
+    latencies: Latencies
+    hypervolumes: Mapping[str, Hypervolume]
+
+    def of(self, table: str) -> list[Row]:
+        """The rows of one table: ranks and fronts are within it."""
+        return [row for row in self.rows if table_name(row.pair) == table]
+
+    @property
+    def has_final(self) -> bool:
+        """Whether any configuration has been retrained and tested."""
+        return any(row.kind == "student" and row.scores for row in self.rows)
+
+
+def leaderboard(results: Results) -> Leaderboard:
+    """Build the table of a study from its records alone."""
+    fair, times = fairness(results), latencies(results)
+    rows: list[Row] = []
+    volumes: dict[str, Hypervolume] = {}
+    for table in results.tables:
+        given = {(f.pair, f.method): f for f in fair if table_name(f.pair) == table}
+        students = [_student(results, group, given, times) for group in _groups(results, table)]
+        students = _ranked(_marked([_compared(row, students) for row in students], given))
+        students, volumes[table] = _with_fronts(students, results.section("pareto").get("reference"))
+        present = {(row.pair, row.method) for row in students}
+        missing = [_missing(table, row) for place, row in given.items() if place not in present]
+        rows += [*_teachers(results, table, times), *students, *missing]
+    return Leaderboard(tuple(rows), tuple(fair), times, volumes)
+
+
+def _groups(results: Results, table: str) -> list[list[TrialRecord]]:
+    """Final trainings by configuration, in the study's order of methods."""
+    groups: dict[tuple[str, ...], list[TrialRecord]] = defaultdict(list)
+    for record in results.phase("final"):
+        if table_name(results.pair(record)) == table:
+            groups[(results.pair(record), *configuration(record))].append(record)
+    order = {method: i for i, method in enumerate(results.methods)}
+    return sorted(groups.values(), key=lambda group: (order[group[0].spec.method_name], configuration(group[0])))
+
+
+def _student(
+    results: Results, group: list[TrialRecord], given: Mapping[tuple[str, str], Fairness], times: Latencies
+) -> Row:
+    spec = group[0].spec
+    shared = results.section("search").get("shared") or {}
+    chosen = results.by_key.get(str(spec.slot.get("chosen")))
+    failures = {
+        k: v for k, v in given[results.pair(group[0]), spec.method_name].failures.items() if k.startswith("search_")
+    }
+    failures |= {f"final_{status}": sum(r.status == status for r in group) for status in FAILURES}
+    row = Row(
+        "student", results.pair(group[0]), spec.method_name, model_label(spec.model), spec.model,
+        settings_label({**spec.hyper, **{name: spec.train[name] for name in shared if name in spec.train}}),
+        planned=planned_seeds(results), failures=failures,
+        selected_val_top1_pct=_number(chosen.result.get("val_top1_pct")) if chosen else math.nan,
+    )  # fmt: skip
+    return _measured(row, group, times)
+
+
+def _teachers(results: Results, table: str, times: Latencies) -> list[Row]:
+    """The teachers of a table: those that its trials name, or all where no trial names one."""
+    used = {r.spec.teacher for r in results.records if r.spec.teacher and table_name(results.pair(r)) == table}
+    records = [r for r in results.phase("teacher") if r.key in used or not used]
+    groups: dict[tuple[str, ...], list[TrialRecord]] = defaultdict(list)
+    for record in records:
+        groups[configuration(record)].append(record)
+    rows = []
+    for group in groups.values():
+        spec = group[0].spec
+        failures = {f"final_{status}": sum(r.status == status for r in group) for status in FAILURES}
+        row = Row("teacher", table, "teacher", model_label(spec.model), spec.model, failures=failures)
+        rows.append(_measured(replace(row, unranked=("the teacher",)), group, times))
+    return sorted(rows, key=lambda row: row.student)
+
+
+def _measured(row: Row, group: list[TrialRecord], times: Latencies) -> Row:
+    """Add means, interval and latency. Of records with equal seeds the first by key counts: a seed is one unit."""
+    finished: dict[int, TrialRecord] = {}
+    for record in group:
+        if record.status == "finished":
+            if not math.isfinite(_number(record.result.get(SCORE))):
+                raise RecordError(
+                    f"records/{record.key}.json: finished in phase {record.spec.phase}, but without {SCORE}"
+                )
+            finished.setdefault(record.spec.seed, record)
+    names = sorted({name for record in finished.values() for name in record.result})
+    values = {name: stats.mean([_number(r.result.get(name)) for r in finished.values()]) for name in names}
+    key = model_key(row.model)
+    latency = times.by_model.get(key)
+    scores = {seed: float(finished[seed].result[SCORE]) for seed in sorted(finished)}
+    return replace(
+        row, values={**values, **(latency.values if latency else {})}, scores=scores,
+        interval=stats.bootstrap_interval(list(scores.values())),
+        runs=len({record.spec.seed for record in group}), keys=tuple(record.key for record in group),
+        latency_conditions=latency.conditions if latency else "", latency_comparable=times.comparable(key),
+    )  # fmt: skip
+
+
+def _missing(table: str, given: Fairness) -> Row:
+    if given.search_run:
+        ran = f"search {given.search_run}" + (f" of {given.search_planned}" if given.search_planned else "") + " trials"
+        reason = f"not retrained yet ({ran})"
+    else:
+        reason = "nothing has run yet"
+    return Row(
+        "missing",
+        given.pair,
+        given.method,
+        given.pair.removeprefix(table).strip(),
+        failures=given.failures,
+        planned=0,
+        unranked=(reason,),
+    )
+
+
+def _compared(row: Row, students: Sequence[Row]) -> Row:
+    """Add the differences to the baselines that trained the same student."""
+    differences = {}
+    for method in BASELINES:
+        rivals = [r for r in students if r.method == method and r.model == row.model and r.scores]
+        if rivals and row.scores and method != row.method:
+            # chosen on validation, like everything else: the best on test would flatter the baseline
+            rival = max(rivals, key=lambda r: (np.nan_to_num(r.selected_val_top1_pct, nan=-1.0), r.settings))
+            differences[method] = difference(row.scores, rival.scores)
+    return replace(row, differences=differences)
+
+
+def difference(scores: Mapping[int, float], baseline: Mapping[int, float]) -> Difference:
+    """Difference of two configurations by seed -> accuracy: paired where enough seeds are shared, else unpaired.
+
+    Enough are three, or all seeds of the smaller of the two.
+    """
+    common = sorted(set(scores) & set(baseline))
+    if len(common) >= min(stats.MINIMUM, len(scores), len(baseline)):
+        return stats.paired_difference([scores[s] for s in common], [baseline[s] for s in common])
+    return stats.unpaired_difference(list(scores.values()), list(baseline.values()))
+
+
+def _marked(rows: list[Row], given: Mapping[tuple[str, str], Fairness]) -> list[Row]:
+    """Add the reasons why a row is not ranked."""
+    usual = majority([str(row.runs) for row in rows], str(rows[0].planned)) if rows else None
+    out = []
+    for row in rows:
+        reasons = list(given[row.pair, row.method].reasons)
+        if str(row.runs) != usual:
+            reasons.append(
+                f"final {row.runs} of {plural(row.planned, 'seed')}" if row.planned else f"final {row.runs} seeds"
+            )
+        if not row.scores:
+            reasons.append("no seed finished")
+        out.append(replace(row, unranked=tuple(reasons)))
+    return out
+
+
+def _ranked(rows: list[Row]) -> list[Row]:
+    """Ranked rows first, by mean; equal means share a rank. Then the unranked, by mean."""
+    ordered = sorted(
+        rows, key=lambda r: (bool(r.unranked), -np.nan_to_num(r.score, nan=-1.0), r.method, r.student, r.settings)
+    )
+    means = [row.score for row in ordered if not row.unranked]
+    return [row if row.unranked else replace(row, rank=1 + sum(m > row.score for m in means)) for row in ordered]
+
+
+def _with_fronts(rows: list[Row], reference: Mapping[str, float] | None) -> tuple[list[Row], Hypervolume]:
+    """Flag the reported front, over ranked rows; the teacher is a reference and not on it."""
+    fronts: dict[int, tuple[str, ...]] = defaultdict(tuple)
+    for name, axes in FRONTS.items():
+        able = [i for i, r in enumerate(rows) if r.rank and (name != "latency" or r.latency_comparable)]
+        points = np.array([[rows[i].value(axis) for axis in axes] for i in able], dtype=np.float64)
+        for i, flag in zip(able, on_front(points, axes), strict=True):
+            if flag:
+                fronts[i] += (name,)
+    points = np.array([[r.value(axis) for axis in FRONTS["params"]] for r in rows if r.rank], dtype=np.float64)
+    return [replace(r, fronts=fronts[i]) for i, r in enumerate(rows)], hypervolume(points, FRONTS["params"], reference)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else math.nan

@@ -1,0 +1,129 @@
+"""Read a study's folder: the resolved study and every record, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from kdbench.errors import KdbenchError, RecordError
+from kdbench.record import PROTOCOL, TrialRecord, canonical_json
+from kdbench.report.labels import model_label
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a study asked and what came out, in an order that does not depend on the file system.
+
+    study: the resolved study as plain JSON. records: sorted by key.
+    """
+
+    study: Mapping[str, Any]
+    records: tuple[TrialRecord, ...]
+
+    @cached_property
+    def by_key(self) -> Mapping[str, TrialRecord]:
+        """The records by key."""
+        return {record.key: record for record in self.records}
+
+    def phase(self, phase: str) -> list[TrialRecord]:
+        """The records of one phase, in order of key."""
+        return [record for record in self.records if record.spec.phase == phase]
+
+    def section(self, name: str) -> Mapping[str, Any]:
+        """A section of the study; empty where the study has none."""
+        section = self.study.get(name)
+        return section if isinstance(section, Mapping) else {}
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the methods in the study's order, then those that only records know."""
+        asked = list(self.section("methods"))
+        found = {r.spec.method_name for r in self.records if r.spec.phase in ("search", "final")}
+        return asked + sorted(found - set(asked))
+
+    @property
+    def pairs(self) -> list[str]:
+        """Names of the teacher-student pairs, sorted; one made from the study where no trial has run yet."""
+        found = {self.pair(r) for r in self.records if r.spec.phase in ("search", "final")}
+        return sorted(found) or [self._pair_of_study()]
+
+    @property
+    def tables(self) -> list[str]:
+        """Names of the tables: the pairs, with all sizes of a student's family in one."""
+        return list(dict.fromkeys(table_name(pair) for pair in self.pairs))
+
+    def pair(self, record: TrialRecord) -> str:
+        """The teacher-student pair that a record belongs to."""
+        return str(record.spec.slot.get("pair") or self._pair_of_study())
+
+    def _pair_of_study(self) -> str:
+        teacher, student = self.section("teacher"), self.section("student")
+        student_name = str(student.get("model", "student"))
+        if not teacher:
+            return student_name
+        name = {
+            "name": teacher.get("model", "teacher"),
+            **{k: v for k, v in teacher.items() if k in ("depth", "width")},
+        }
+        return f"{model_label(name)} -> {student_name}"
+
+
+def table_name(pair: str) -> str:
+    """The table that a pair belongs to: `resnet56 -> resnet` for the pair `resnet56 -> resnet depth=8`.
+
+    Sizes that a study lists with `each:` are searched one by one, but they compete in accuracy against cost.
+    """
+    teacher, arrow, student = pair.rpartition(" -> ")
+    return teacher + arrow + student.split(" ")[0]
+
+
+def model_key(model: Mapping[str, Any]) -> str:
+    """Text that is equal for equal models: what latency measurements and retrained students are joined by."""
+    return canonical_json(dict(model))
+
+
+def load(folder: Path) -> Results:
+    """Read `study.json` and `records/*.json` of a study's folder.
+
+    Raise KdbenchError where there is no study or no record, RecordError that names the file where one cannot be read.
+    """
+    study = _read_json(folder / "study.json", "There is no study here: give the folder that `kdbench run` wrote to.")
+    paths = sorted((folder / "records").glob("*.json"))
+    if not paths:
+        raise KdbenchError(
+            f"{folder / 'records'}: no records, so there is nothing to report. Run the study first: kdbench run."
+        )
+    if not isinstance(study, Mapping):
+        raise KdbenchError(f"{folder / 'study.json'}: holds a {type(study).__name__}, not a study.")
+    return Results(study, tuple(sorted((_read_record(path) for path in paths), key=lambda record: record.key)))
+
+
+def _read_json(path: Path, hint: str) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise KdbenchError(f"{path}: no such file. {hint}") from error
+    except (OSError, ValueError) as error:
+        raise KdbenchError(f"{path}: {error}") from error
+
+
+def _read_record(path: Path) -> TrialRecord:
+    try:
+        value = json.loads(path.read_bytes())
+        record = TrialRecord.from_json(value)
+    except (OSError, ValueError, TypeError, KeyError, RecordError) as error:
+        raise RecordError(
+            f"{path}: {error}. Run the study again: it sets the file aside and repeats the trial."
+        ) from error
+    if value.get("protocol") != PROTOCOL:
+        raise RecordError(
+            f"{path}: made under protocol {value.get('protocol')}, but this kdbench reports protocol {PROTOCOL}; "
+            "a table never mixes the two. Move the old records away, or report them with the kdbench that made them."
+        )
+    if path.stem != record.key:
+        raise RecordError(f"{path}: holds the record of {record.key}. Rename it, or move it away.")
+    return record

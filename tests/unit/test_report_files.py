@@ -1,0 +1,347 @@
+"""The files of a report: formats, escaping, honesty about what is partial, and the same bytes every time."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from report_example import HYPER, STUDY, final, full_records, latency, measured, record, resnet, trial, write_study
+
+from kdbench.errors import KdbenchError, RecordError
+from kdbench.report import summary, write_report
+from kdbench.report.frames import csv as csv_text
+from kdbench.report.render import latex, markdown
+
+ALL = ["leaderboard.csv", "leaderboard.md", "leaderboard.tex", "leaderboard.html", "fairness.csv", "search.csv",
+       "pareto.csv", "pareto.svg", "pareto.png"]  # fmt: skip
+EVIL = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_study(tmp_path_factory.mktemp("full"), full_records())
+    write_report(folder)
+    return folder
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
+def few(seeds: int = 3, **more: Any) -> list[Any]:
+    return [
+        final(method, seed, 90.0 + seed + i, **more)
+        for i, method in enumerate(("scratch", "kd"))
+        for seed in range(seeds)
+    ]
+
+
+def teacher() -> Any:
+    result = measured(93.6, np.random.default_rng(0), 56, 1.0, False)
+    return record("teacher", {"name": "scratch"}, resnet(56), {}, result)
+
+
+def asked(study: dict[str, Any], methods: tuple[str, ...] = ("scratch", "kd"), seeds: int = 3) -> None:
+    study["methods"] = {name: {} for name in methods}
+    study["final"]["seeds"] = seeds
+
+
+class Page(HTMLParser):
+    """Tags, addresses and rows of a page; unclosed tags are an error."""
+
+    VOID = ("meta", "link", "br", "img", "hr", "input")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.cells: list[str] = []
+        self.feed(text)
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [str(v) for k, v in attrs if k in ("src", "href", "xlink:href", "data") and v]
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag in ("td", "th"):
+            self.cells.append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [str(v) for k, v in attrs if k in ("src", "href", "xlink:href", "data") and v]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "td" in self.open:
+            self.cells[-1] += data
+
+
+def test_every_file_is_written_and_named(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, [*few(), trial("kd", 0, 0, 91.0)], asked)
+    assert [path.name for path in write_report(folder)] == ALL
+    assert all((folder / name).stat().st_size > 0 for name in ALL)
+    assert sorted(p.name for p in folder.iterdir()) == sorted([*ALL, "records", "study.json"]), "no partial files stay"
+
+
+def test_two_processes_write_the_same_bytes(full: Path) -> None:
+    first = {name: hashlib.sha256((full / name).read_bytes()).hexdigest() for name in ALL}
+    code = "import sys, pathlib; from kdbench.report import write_report; write_report(pathlib.Path(sys.argv[1]))"
+    environment = {"PYTHONHASHSEED": "123", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HOME": str(full)}
+    subprocess.run([sys.executable, "-c", code, str(full)], check=True, env=environment)
+    assert {name: hashlib.sha256((full / name).read_bytes()).hexdigest() for name in ALL} == first
+
+
+def test_the_report_imports_no_torch_ray_or_mlflow(full: Path) -> None:
+    code = (
+        "import sys, pathlib; from kdbench.report import summary; assert 'pandas' not in sys.modules;"
+        "summary(pathlib.Path(sys.argv[1])); import kdbench.report.files;"
+        "assert not {'torch', 'ray', 'mlflow'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(full)], check=True)
+
+
+def test_the_table_traces_every_row_to_its_records(full: Path) -> None:
+    rows = read(full / "leaderboard.csv")
+    assert len(rows) == 1 + 35
+    keys = [key for row in rows for key in row["records"].split()]
+    assert len(keys) == len(set(keys)) == 1 + 35 * 5
+    assert all((full / "records" / f"{key}.json").exists() for key in keys)
+    best = next(row for row in rows if row["rank"] == "1")
+    scores = [
+        json.loads((full / "records" / f"{k}.json").read_text())["result"]["test_top1_pct"]
+        for k in best["records"].split()
+    ]
+    assert float(best["test_top1_pct"]) == pytest.approx(sum(scores) / 5)
+
+
+def test_a_whole_study_is_not_called_partial_and_a_cut_one_is_everywhere(full: Path, tmp_path: Path) -> None:
+    texts = ("leaderboard.md", "leaderboard.tex", "leaderboard.html", "pareto.svg")
+    assert not any("PARTIAL" in (full / name).read_text() for name in texts)
+    cut = write_study(tmp_path, [*few(2), trial("kd", 0, 0, 91.0)], asked)
+    write_report(cut)
+    line = "PARTIAL: search 1 of 18 trials, final 4 of 6 trainings"
+    for name in texts[:3]:
+        assert line in (cut / name).read_text(), name
+    assert line in summary(cut)
+    assert "Rows with fewer than 3 seeds have none." in (cut / "leaderboard.md").read_text()
+    assert {row["partial"] for row in read(cut / "fairness.csv")} == {"True"}
+
+
+def test_a_cut_study_names_the_methods_that_wait(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, few(), lambda study: asked(study, ("scratch", "kd", "fitnet")))
+    write_report(folder)
+    text = (folder / "leaderboard.md").read_text()
+    assert "not retrained yet: fitnet" in text
+    assert "Not ranked: fitnet (resnet56 -> resnet): nothing has run yet." in text
+
+
+def test_captions_say_rule_n_unit_hardware_versions_and_provenance(full: Path) -> None:
+    for name in ("leaderboard.md", "leaderboard.html", "leaderboard.tex"):
+        text = (full / name).read_text().replace("\\_", "_").replace("\\%", "%").replace("{[}", "[")
+        for words in (
+            "best_per_size", "3 trials x 3 repeats per method", "n = 4 to 5",
+            "unit of replication is the training seed",
+            "last epoch", "test split was met once", "AMD EPYC 7B13, 2 cores, 8 GiB, no GPU", "torch 2.15.0",
+            "commit 0123456789ab", "98 of 60,000 images are JPEG-75 copies", "1 diverged", "1 failed", "100 repeats",
+        ):  # fmt: skip
+            assert words in text, (name, words)
+
+
+def test_unlike_hardware_is_listed_with_its_records(tmp_path: Path) -> None:
+    records = few()
+    records[0].environment["hardware"]["gpu"] = "NVIDIA H200"
+    write_report(write_study(tmp_path, records, asked))
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert "no GPU (5 records); AMD EPYC 7B13, 2 cores, 8 GiB, NVIDIA H200 (1 record)" in text
+
+
+def test_the_page_needs_nothing_from_anywhere(full: Path) -> None:
+    page = Page((full / "leaderboard.html").read_text())
+    assert not {"script", "link", "iframe", "img", "object"} & set(page.tags)
+    assert page.tags.count("svg") == 1
+    assert all(address.startswith("#") for address in page.addresses)
+    assert "default-src 'none'" in (full / "leaderboard.html").read_text()
+    assert "@import" not in (full / "leaderboard.html").read_text()
+    assert "prefers-color-scheme: dark" in (full / "leaderboard.html").read_text()
+
+
+def test_names_from_outside_are_text_in_every_format(tmp_path: Path) -> None:
+    HYPER[EVIL] = {"note": "=cmd|' /C calc'!A0", "x": "a|b & $c_d$ \\input{e}"}
+    try:
+        records = few() + [final(EVIL, seed, 93.0) for seed in range(3)] + [trial(EVIL, 0, 0, 91.0)]
+    finally:
+        del HYPER[EVIL]
+
+    def change(study: dict[str, Any]) -> None:
+        asked(study, ("scratch", "kd", EVIL))
+        study.update(study="=1+1", question="Which <b>$x_1$</b> & why? 100 %", provenance="</figure><img src=x>")
+
+    write_report(write_study(tmp_path, records, change))
+    page = Page((tmp_path / "leaderboard.html").read_text())
+    assert not {"script", "img", "b"} & set(page.tags)
+    assert EVIL in page.cells
+    assert EVIL not in (tmp_path / "pareto.svg").read_text()
+    lines = (tmp_path / "leaderboard.md").read_text().splitlines()
+    assert not any("<script" in line or "<img" in line or "<b>" in line for line in lines)
+    body = [line for line in lines if line.startswith("| 1 |")]
+    bars = [len(re.findall(r"(?<!\\)\|", line)) for line in body]
+    assert bars == [14, 14]
+    tex = (tmp_path / "leaderboard.tex").read_text()
+    assert r"\textless{}script\textgreater{}alert(1)" in tex
+    assert r"\input{" not in tex
+    settings = next(row["settings"] for row in read(tmp_path / "leaderboard.csv") if row["method"] == EVIL)
+    assert settings.startswith("note==cmd")  # begins with a letter, so it is no formula
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1+1"])
+def test_text_that_a_spreadsheet_would_run_is_quoted_and_negative_numbers_are_not(text: str) -> None:
+    frame = pd.DataFrame({"method": [text], "gain": [-0.25], "n": [3], "none": [float("nan")]})
+    row = next(csv.DictReader(io.StringIO(csv_text(frame), newline="")))
+    assert row == {"method": "'" + re.sub("[\r\n]", " ", text), "gain": "-0.25", "n": "3", "none": ""}
+
+
+def test_latex_marks_are_escaped() -> None:
+    assert latex(r"a_b & 5% #1 {x} ~ ^ \end $") == (
+        r"a\_b \& 5\% \#1 \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{}end \$"
+    )
+    assert latex("resnet56 -> vgg ×0.5 é 漢") == r"resnet56 $\rightarrow$ vgg $\times$0.5 é ?"
+
+
+def test_markdown_marks_are_escaped_and_snake_case_stays_readable() -> None:
+    assert markdown("label_smoothing a|b\n<i> *x* `y` [t](u)") == r"label_smoothing a\|b &lt;i> \*x\* \`y\` [t\](u)"
+
+
+def test_latex_is_a_booktabs_table_with_balanced_braces_and_equal_rows(full: Path) -> None:
+    text = (full / "leaderboard.tex").read_text()
+    for mark in (r"\toprule", r"\midrule", r"\bottomrule", r"\caption{", r"\begin{tabular}", r"\end{table*}"):
+        assert mark in text
+    bare = re.sub(r"\\[{}\\&%#$_]", "", text)
+    assert bare.count("{") == bare.count("}")
+    body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
+    rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {12}
+    assert len(rows) == 1 + 36
+    assert r"\textbf{93." in body
+
+
+def test_without_a_final_the_report_shows_the_search_and_says_so(tmp_path: Path) -> None:
+    records = [
+        teacher(),
+        trial("scratch", 0, 0, 90.0), trial("kd", 0, 0, 91.0, depth=8), trial("kd", 0, 1, 89.0, depth=14),
+        trial("kd", 0, 2, None, status="failed"),
+    ]  # fmt: skip
+    folder = write_study(tmp_path, records, asked)
+    (folder / "pareto.png").write_bytes(b"of an earlier report")
+    assert [path.name for path in write_report(folder)] == ALL[:6]
+    assert not (folder / "pareto.png").exists()
+    for name in ("leaderboard.md", "leaderboard.html", "leaderboard.tex"):
+        assert "No configuration has been retrained and tested yet" in (folder / name).read_text()
+    assert "| kd | 2/3 | 91.00 | resnet8 |" in (folder / "leaderboard.md").read_text()
+    assert "nothing is retrained yet" in summary(folder)
+    assert "91.00" in summary(folder)
+    flags = {(row["method"], row["trial"]): row["on_search_front"] for row in read(folder / "search.csv")}
+    assert flags == {("scratch", "0"): "False", ("kd", "0"): "True", ("kd", "1"): "False", ("kd", "2"): "False"}
+
+
+def test_with_a_teacher_alone_the_report_is_written(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, [teacher()], asked)
+    assert [path.name for path in write_report(folder)] == ALL[:5]
+    assert "93.60" in (folder / "leaderboard.md").read_text()
+
+
+def test_search_trials_with_one_objective_have_no_front(tmp_path: Path) -> None:
+    def change(study: dict[str, Any]) -> None:
+        study["search"]["objectives"] = ["val_top1_pct"]
+
+    write_report(write_study(tmp_path, [trial("kd", 0, 0, 90.0)], change))
+    assert [row["on_search_front"] for row in read(tmp_path / "search.csv")] == ["False"]
+
+
+def test_a_study_with_only_its_name_and_methods_is_reported(tmp_path: Path) -> None:
+    def change(study: dict[str, Any]) -> None:
+        for name in set(study) - {"study", "methods"}:
+            del study[name]
+
+    folder = write_study(tmp_path, few(), change)
+    write_report(folder)
+    assert (
+        "not computed: the study's pareto.reference lacks top1_pct, params" in (folder / "leaderboard.md").read_text()
+    )
+    assert "Latency was not measured." in (folder / "leaderboard.md").read_text()
+
+
+def test_the_figure_leaves_out_latency_of_other_conditions(tmp_path: Path) -> None:
+    times = [latency(20, 1.0, 2.0), latency(8, 1.0, 0.1, conditions={"threads": 8})]
+    records = [*few(), *few(depth=8), *times]
+    write_report(write_study(tmp_path, records, asked))
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert ("0.10†" in text) != ("2.00†" in text), "one of the two, and equal counts are ordered by name"
+    assert "† measured otherwise and not compared" in text
+
+
+def test_best_numbers_are_bold_among_ranked_rows_only(tmp_path: Path) -> None:
+    records = few() + [final("fitnet", seed, 99.0, epochs=500) for seed in range(3)]
+    write_report(write_study(tmp_path, records, lambda study: asked(study, ("scratch", "kd", "fitnet"))))
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert "| 1 | kd | resnet20 | 3 | **92.00**" in text
+    assert "| – | fitnet | resnet20 | 3 | 99.00" in text
+    assert "final epochs: 500; the others: 100" in text
+
+
+def test_the_summary_is_a_table_of_equal_columns(full: Path) -> None:
+    lines = summary(full).splitlines()
+    head = next(line for line in lines if line.startswith(" #"))
+    assert head.split()[:5] == ["#", "Method", "Student", "n", "Top-1"]
+    assert lines.index(head) > 0
+    first = lines[lines.index(head) + 3]
+    assert re.match(r" 1  \w+ +resnet\S*( x0.5)? +\d(/\d)?  \d\d\.\d\d \[", first)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "message"),
+    [
+        (lambda folder, path: path.unlink(), KdbenchError, r"records: no records.*kdbench run"),
+        (lambda folder, path: path.write_text("{"), RecordError, r"KEY\.json: .*repeats the trial"),
+        (lambda folder, path: path.write_text('{"schema": 9}'), RecordError, r"KEY\.json: not a record of schema 1"),
+        (lambda folder, path: path.rename(path.with_name("0.json")), RecordError, r"0\.json: holds the record of KEY"),
+        (
+            lambda folder, path: path.write_text(path.read_text().replace('"protocol":1', '"protocol":0')),
+            RecordError, r"KEY\.json: made under protocol 0, but this kdbench reports protocol 1",
+        ),
+        (
+            lambda folder, path: path.write_text(path.read_text().replace('"seed":0', '"seed":5')),
+            RecordError, r"KEY\.json: the key is KEY, but the spec hashes to",
+        ),
+        (lambda folder, path: (folder / "study.json").unlink(), KdbenchError, r"study\.json: no such file.*kdbench"),
+        (lambda folder, path: (folder / "study.json").write_text("[]"), KdbenchError, r"study\.json: holds a list"),
+        (lambda folder, path: (folder / "study.json").write_text("{,"), KdbenchError, r"study\.json: Expecting"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_an_error_that_names_the_file(
+    tmp_path: Path, spoil: Any, error: type[KdbenchError], message: str
+) -> None:
+    item = final("kd", 0, 90.0)
+    folder = write_study(tmp_path, [item])
+    spoil(folder, folder / "records" / f"{item.key}.json")
+    with pytest.raises(error, match=message.replace("KEY", item.key)):
+        write_report(folder)
+    assert not (folder / "leaderboard.csv").exists()
+
+
+def test_the_example_study_is_plain_json() -> None:
+    assert json.loads(json.dumps(STUDY)) == STUDY
