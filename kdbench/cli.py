@@ -141,12 +141,9 @@ def status(
 @app.command()
 def report(study: Annotated[Path, typer.Argument(help=STUDY)], results: Results = Path("results")) -> None:
     """Write the tables and figures of a study again, from its records alone."""
-    from kdbench.report import summary, write_report
+    from kdbench.session import report_study
 
-    folder = folder_of(study, results)
-    for path in write_report(folder):
-        typer.echo(path)
-    typer.echo(summary(folder))
+    report_study(folder_of(study, results), console())
 
 
 @app.command("methods")

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
+from kdbench.labels import seconds_label
 from kdbench.record import Job, TrialSpec
 from kdbench.search.agenda import Agenda
 from kdbench.session import read_only
 from kdbench.store import Store
 from kdbench.study.plan import Stream, job_of, search_spec, teacher_spec
 from kdbench.study.schema import Study
-from kdbench.terminal import describe, duration
+from kdbench.terminal import describe
 from kdbench.train.recipe import Recipe, resolve_precision
 from kdbench.train.run import training_of
 from kdbench.train.workshop import Workshop
@@ -52,11 +53,11 @@ class Plan:
         """The plan for a person."""
         lines = [f"{self.study}: {sum(self.counts.values())} trainings to go"]
         for stage, count in self.counts.items():
-            took = "" if self.seconds is None else f", about {duration(self.seconds[stage])} on one worker"
+            took = "" if self.seconds is None else f", about {seconds_label(self.seconds[stage])} on one worker"
             lines.append(f"  {stage}: {count}{took if count else ''}")
         if self.seconds is not None:
             total = sum(self.seconds.values()) / self.workers
-            lines.append(f"  in all about {duration(total)} on {self.workers} workers")
+            lines.append(f"  in all about {seconds_label(total)} on {self.workers} workers")
         lines += ["Known by now (later trials follow from the results of these):"]
         lines += [f"  {spec.key} {describe(spec)} {settings(spec)}" for spec in self.trainings]
         return "\n".join(lines)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from kdbench import data
 from kdbench.errors import DataError, KdbenchError
+from kdbench.labels import seconds_label
 from kdbench.record import Job, TrialRecord, metric
 from kdbench.search.agenda import STAGES, Agenda
 from kdbench.search.budget import Budget
@@ -19,7 +20,7 @@ from kdbench.search.drive import Desk, Executor
 from kdbench.store import Store, write_json
 from kdbench.study.plan import data_config
 from kdbench.study.schema import Study
-from kdbench.terminal import Tally, duration, view_for
+from kdbench.terminal import Tally, view_for
 
 INTERRUPTED = 130
 
@@ -64,7 +65,7 @@ def run_study(
             execute(study, store, agenda, console, as_json)
         write_json(folder / "current.json", agenda.current())
         interrupted = not agenda.finished
-        report(folder, console, as_json)
+        print_report(folder, console, as_json)
     if interrupted:
         text = f"Stopped: {len(agenda.records)} trainings are done and kept. Run the same command again to go on."
         say(console, [text], as_json)
@@ -138,7 +139,7 @@ def close_mirror(listener: MirrorListener, store: Store, console: Console, as_js
         say(console, [text], as_json)
 
 
-def report(folder: Path, console: Console, as_json: bool) -> None:
+def print_report(folder: Path, console: Console, as_json: bool) -> None:
     """Write the report and say where it lies."""
     from kdbench.report import summary, write_report
 
@@ -146,8 +147,18 @@ def report(folder: Path, console: Console, as_json: bool) -> None:
         return
     paths = write_report(folder)
     if not as_json:
-        console.print(summary(folder))
+        console.print(summary(folder), markup=False)
         console.print(f"Leaderboard: {folder / 'leaderboard.html'} ({len(paths)} files in {folder})")
+
+
+def report_study(folder: Path, console: Console) -> None:
+    """Write the report of a folder again, from its records as they are now."""
+    study = study_of(folder)
+    store = Store(folder)
+    with store.lock():
+        agenda = Agenda(study, read_only(folder), lambda key: True)
+        write_json(folder / "current.json", agenda.current())
+        print_report(folder, console, as_json=False)
 
 
 def say(console: Console, lines: list[str], as_json: bool) -> None:
@@ -183,7 +194,7 @@ def study_status(folder: Path) -> dict[str, Any]:
         "status": dict(Counter(record.status for record in records.values())),
         "to_go": agenda.left(),
         "finished": agenda.finished,
-        "trained": duration(sum(record.wall_s for record in records.values())),
+        "trained": seconds_label(sum(record.wall_s for record in records.values())),
         f"best_{objective}": best,
     }
 

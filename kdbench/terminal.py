@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from kdbench.labels import seconds_label
 from kdbench.record import Job, TrialRecord, TrialSpec, metric
 from kdbench.search.agenda import Agenda
 
@@ -31,13 +32,6 @@ def describe(spec: TrialSpec) -> str:
     if spec.phase == "final":
         return f"final {spec.method_name} seed {slot['final']}"
     return f"{spec.phase} {spec.model['name']}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: `45 s`, `12 min`, `3.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class Tally:
@@ -76,7 +70,7 @@ class Tally:
         running = Counter(row_of(spec) for spec in self.agenda.running.values())
         left = self.left_s()
         title = f"{self.agenda.study.study}: {sum(self.done.values())} done, about {self.agenda.left()} to go"
-        table = Table(title=title + (f", {duration(left)} left" if left is not None else ""), title_justify="left")
+        table = Table(title=title + (f", {seconds_label(left)} left" if left is not None else ""), title_justify="left")
         for name in ("", "done", "running", "failed", f"best {self.objective}"):
             table.add_column(name, justify="left" if not name else "right")
         rows = list(dict.fromkeys([*self.done, *running]))
@@ -156,9 +150,9 @@ class LineView:
         left = self.tally.left_s()
         self.out.write(
             f"[{time.monotonic() - self.began:6.0f} s] {describe(record.spec)}: {record.status}"
-            f"{' ' + text if text else ''} in {duration(record.wall_s)}"
+            f"{' ' + text if text else ''} in {seconds_label(record.wall_s)}"
             f"{'' if record.error is None else ' (' + record.error + ')'}"
-            f"; {self.tally.agenda.left()} to go{'' if left is None else ', ' + duration(left) + ' left'}\n"
+            f"; {self.tally.agenda.left()} to go{'' if left is None else ', ' + seconds_label(left) + ' left'}\n"
         )
         self.out.flush()
 

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from kdbench.labels import count_label, plural, settings_label, value_label
 from kdbench.record import TrialRecord
 from kdbench.report import stats
 from kdbench.report.fairness import FAILURES, Fairness
-from kdbench.report.labels import count_label, plural, settings_label, value_label
 from kdbench.report.leaderboard import Leaderboard
 from kdbench.report.load import Results
 from kdbench.report.pareto import Hypervolume
@@ -140,7 +140,10 @@ def failures(results: Results) -> str:
             counts = Counter(str(record.status) for record in records)
             bad = ", ".join(f"{counts[status]} {status.replace('_', ' ')}" for status in FAILURES if counts[status])
             parts.append(f"{phase} {counts['finished']} of {len(records)} finished{' (' + bad + ')' if bad else ''}")
-    return "Trainings: " + "; ".join(parts) + ". A failed seed is not part of a mean; it is counted in the row."
+    text = "Trainings: " + "; ".join(parts) + ". A failed seed is not part of a mean; it is counted in the row."
+    if results.left_out:
+        text += f" {plural(results.left_out, 'record')} of an earlier form of this study are left out."
+    return text
 
 
 def unranked(board: Leaderboard) -> list[str]:

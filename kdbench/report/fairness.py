@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kdbench.labels import settings_label, value_label
 from kdbench.record import STATUSES, TrialRecord, canonical_json
-from kdbench.report.labels import settings_label, value_label
 from kdbench.report.load import Results
 
 FAILURES: tuple[str, ...] = tuple(status for status in STATUSES if status != "finished")

@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from kdbench.labels import settings_label
 from kdbench.record import METRICS, TrialRecord
-from kdbench.report.labels import settings_label
 from kdbench.report.load import Results, model_key
 
 
@@ -46,8 +46,9 @@ def latencies(results: Results) -> Latencies:
     for conditions in order:
         for key, records in groups[conditions].items():
             by_model.setdefault(key, Latency(_medians(records), conditions))
-    repeats = {r.environment.get("latency", {}).get("repeats") for group in groups[order[0]].values() for r in group}
-    return Latencies(by_model, order[0], tuple(sorted(n for n in repeats if n)))
+    first = [record for group in groups[order[0]].values() for record in group]
+    repeats = {n for r in first for n in r.environment.get("latency", {}).get("repeats", {}).values()}
+    return Latencies(by_model, order[0], tuple(sorted(repeats)))
 
 
 def conditions_of(record: TrialRecord) -> str:

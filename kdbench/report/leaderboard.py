@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 
 from kdbench.errors import RecordError
+from kdbench.labels import model_label, plural, settings_label
 from kdbench.record import TrialRecord
 from kdbench.report import stats
 from kdbench.report.fairness import FAILURES, Fairness, configuration, fairness, majority, planned_seeds
-from kdbench.report.labels import model_label, plural, settings_label
 from kdbench.report.latency import Latencies, latencies
 from kdbench.report.load import Results, model_key, table_name
 from kdbench.report.pareto import Hypervolume, hypervolume, on_front

@@ -10,19 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import KdbenchError, RecordError
+from kdbench.labels import model_label
 from kdbench.record import PROTOCOL, TrialRecord, canonical_json
-from kdbench.report.labels import model_label
 
 
 @dataclass(frozen=True)
 class Results:
     """What a study asked and what came out, in an order that does not depend on the file system.
 
-    study: the resolved study as plain JSON. records: sorted by key.
+    study: the resolved study as plain JSON. records: sorted by key. left_out: records in the folder that do not belong
+    to the study as it stands: from before it was changed, or finals of a search that has gone on since.
     """
 
     study: Mapping[str, Any]
     records: tuple[TrialRecord, ...]
+    left_out: int = 0
 
     @cached_property
     def by_key(self) -> Mapping[str, TrialRecord]:
@@ -87,9 +89,10 @@ def model_key(model: Mapping[str, Any]) -> str:
 
 
 def load(folder: Path) -> Results:
-    """Read `study.json` and `records/*.json` of a study's folder.
+    """Read `study.json` and `records/*.json` of a study's folder; of the records, those that `current.json` names.
 
-    Raise KdbenchError where there is no study or no record, RecordError that names the file where one cannot be read.
+    Without a `current.json` (kdbench.session writes it) all records count. Raise KdbenchError where there is no study
+    or no record, RecordError that names the file where one cannot be read.
     """
     study = _read_json(folder / "study.json", "There is no study here: give the folder that `kdbench run` wrote to.")
     paths = sorted((folder / "records").glob("*.json"))
@@ -99,7 +102,13 @@ def load(folder: Path) -> Results:
         )
     if not isinstance(study, Mapping):
         raise KdbenchError(f"{folder / 'study.json'}: holds a {type(study).__name__}, not a study.")
-    return Results(study, tuple(sorted((_read_record(path) for path in paths), key=lambda record: record.key)))
+    records = [_read_record(path) for path in paths]
+    if (folder / "current.json").exists():
+        current = {key for keys in _read_json(folder / "current.json", "").values() for key in keys}
+        kept = [record for record in records if record.key in current]
+    else:
+        kept = records
+    return Results(study, tuple(sorted(kept, key=lambda record: record.key)), len(records) - len(kept))
 
 
 def _read_json(path: Path, hint: str) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from kdbench.labels import model_label, settings_label
 from kdbench.record import TrialRecord
-from kdbench.report.labels import model_label, settings_label
 from kdbench.report.load import Results, table_name
 from kdbench.report.pareto import on_front
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from kdbench.labels import count_label, seconds_label
 from kdbench.record import metric
 from kdbench.report.fairness import COMPARED, FAILURES, Fairness
-from kdbench.report.labels import count_label, seconds_label
 from kdbench.report.leaderboard import Row
 from kdbench.report.search import SearchRow
 from kdbench.report.stats import Difference

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kdbench.fields import fields_of
+from kdbench.labels import model_label
 from kdbench.method import methods
-from kdbench.models import models
 from kdbench.record import Job, TrialSpec
 from kdbench.seeds import seed_for
 from kdbench.study.schema import Cell, Data, Study, train_config
@@ -46,22 +45,8 @@ def data_config(data: Data) -> dict[str, Any]:
 
 
 def teacher_label(study: Study) -> str:
-    """The teacher as tables name it: `resnet56`, `cnn depth=3 width=2.0`, or `no teacher`."""
+    """The teacher as tables name it: `resnet56`, `cnn8 x2`, or `no teacher`."""
     return "no teacher" if study.teacher is None else model_label(study.teacher.model_config_dict())
-
-
-def model_label(model: Mapping[str, Any]) -> str:
-    """A model in a few characters, sizes at their default left out: `resnet8 width=0.5`."""
-    declared = fields_of(models.get(model["name"]))
-    sizes = {name: value for name, value in model.items() if name in declared and value != declared[name].default}
-    sizes = {"depth": model["depth"], **sizes} if "depth" in model else sizes
-    first = f"{model['name']}{sizes.pop('depth', '')}"
-    return " ".join([first, *(f"{name}={format_value(value)}" for name, value in sizes.items())])
-
-
-def format_value(value: Any) -> str:
-    """A value as labels show it: floats without trailing zeros."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def pair_label(study: Study, cell: Cell) -> str:

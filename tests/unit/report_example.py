@@ -25,7 +25,7 @@ ENVIRONMENT = {
     "hardware": {"cpu": "AMD EPYC 7B13", "cores": 2, "memory_gib": 7.8, "gpu": None},
     "data_hash": "sha256:5f3a9c0d1e2b4a67", "teacher_hash": None, "precision": "fp32", "threads": 1,
 }  # fmt: skip
-LATENCY = {"threads": 1, "dtype": "float32", "backend": "eager", "device": "cpu", "repeats": 100}
+LATENCY = {"threads": 1, "dtype": "float32", "backend": "eager", "device": "cpu", "repeats": {"b1": 100, "b256": 100}}
 STUDY: dict[str, Any] = {
     "study": "cifar10", "question": "Which distillation method gives the best small ResNet on CIFAR-10?",
     "data": {"name": "cifar10", "validation": 5000, "train": 45000},

@@ -1,17 +1,25 @@
-"""Short names for models and settings, the same in every table and figure."""
+"""Short names for models, settings and numbers, the same in every table, figure, run name and message."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from kdbench.fields import fields_of
+from kdbench.models import models
+
 
 def model_label(model: Mapping[str, Any]) -> str:
-    """`resnet8 x0.5` for `{"name": "resnet", "depth": 8, "width": 0.5}`; a width of 1 is left out."""
+    """`resnet8 x0.5` for `{"name": "resnet", "depth": 8, "width": 0.5}`; what is at its default is left out."""
+    declared = fields_of(models.get(model["name"])) if model.get("name") in models else {}
     label = f"{model.get('name', 'model')}{value_label(model['depth']) if 'depth' in model else ''}"
     if model.get("width", 1) != 1:
         label += f" x{value_label(model['width'])}"
-    rest = {k: v for k, v in model.items() if k not in ("name", "depth", "width")}
+    rest = {
+        name: value
+        for name, value in model.items()
+        if name not in ("name", "depth", "width") and not (name in declared and value == declared[name].default)
+    }
     return f"{label} {settings_label(rest, ' ')}".rstrip()
 
 
