@@ -38,27 +38,53 @@ QUIET = {
     "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "600",
     "TUNE_RESULT_BUFFER_LENGTH": "0",
 }
+WARM_UP_S = 60.0
+SHORTEST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0
+NEVER = 1 << 30
 REPORT_S = 1.0  # a worker reports at most this often, so that many short epochs cost one message
+
+
+class Gate:
+    """Counts the workers that are up."""
+
+    def __init__(self) -> None:
+        self.up: set[int] = set()
+
+    def arrive(self, worker: int) -> int:
+        """Note that a worker is up; returns how many have been."""
+        self.up.add(worker)
+        return len(self.up)
 
 
 class Worker(Trainable):
     """A Ray actor that runs one job after another."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Take the first job."""
+        """Make room for data and teachers, and take the first job."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.shop = Workshop(Store(Path(config["folder"])), device)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next job."""
-        torch.set_num_threads(new_config["threads"])
-        self.job = Job.from_json(json.loads(new_config["job"]))
-        self.items: Iterator[dict[str, float] | TrialRecord] = run_job(self.job, self.shop)
+        self.wait = new_config.get("wait")
+        if self.wait is None:
+            torch.set_num_threads(new_config["threads"] or len(os.sched_getaffinity(0)))
+            self.job = Job.from_json(json.loads(new_config["job"]))
+            self.items: Iterator[dict[str, float] | TrialRecord] = run_job(self.job, self.shop)
         return True
+
+    def keep_place(self, gate: Any, seconds: float, workers: int) -> dict[str, Any]:
+        """Wait some seconds, or until as many workers are up as there should be."""
+        began = time.monotonic()
+        while time.monotonic() - began < seconds and ray.get(gate.arrive.remote(os.getpid())) < workers:
+            time.sleep(0.05)
+        return {"done": True}
 
     def step(self) -> dict[str, Any]:
         """Train for about a second, at least one epoch; at the end return the record as JSON text."""
+        if self.wait is not None:
+            return self.keep_place(*self.wait)
         began = time.monotonic()
         key = self.job.spec.key
         try:
@@ -81,12 +107,19 @@ class Worker(Trainable):
 
 
 class DeskSearcher(Searcher):
-    """Passes jobs from the desk to Tune and brings the records back."""
+    """Passes jobs from the desk to Tune and brings the records back.
 
-    def __init__(self, desk: Desk, threads: dict[str, int]) -> None:
+    Tune gives a waiting trial to whichever worker is free, dropping the worker that was being started for it, and ends
+    workers for which no trial waits. Short trainings would soon run one after another on a single worker. So the first
+    trials only wait until all workers are up, and where the desk has nothing yet, a trial that waits keeps the place.
+    """
+
+    def __init__(self, desk: Desk, workers: int, threads: dict[str, int]) -> None:
         super().__init__(metric="training_iteration", mode="max")  # Tune insists on a metric that every result has
-        self.desk = desk
-        self.threads = threads
+        self.desk, self.workers, self.threads = desk, workers, threads
+        self.gate = ray.remote(num_cpus=0)(Gate).remote()
+        self.asked = 0
+        self.wait_s = SHORTEST_WAIT_S
         self.jobs: dict[str, Job] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -95,12 +128,19 @@ class DeskSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next job; None while nothing can start; FINISHED when nothing will."""
+        folder = str(self.desk.store.folder)
+        self.asked += 1
+        if self.asked <= self.workers:
+            return {"folder": folder, "wait": (self.gate, WARM_UP_S, self.workers)}
         job = self.desk.next()
-        if job is None:
-            return Searcher.FINISHED if self.desk.over or self.desk.stopping else None
-        self.jobs[trial_id] = job
-        threads = self.threads.get(job.spec.phase, self.threads["search"])
-        return {"job": json.dumps(job.to_json()), "folder": str(self.desk.store.folder), "threads": threads}
+        if job is not None:
+            self.jobs[trial_id] = job
+            self.wait_s = SHORTEST_WAIT_S
+            threads = self.threads.get(job.spec.phase, self.threads["search"])
+            return {"folder": folder, "job": json.dumps(job.to_json()), "threads": threads}
+        if self.desk.over:
+            return Searcher.FINISHED
+        return {"folder": folder, "wait": (self.gate, self.wait_s, NEVER)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass on progress."""
@@ -111,6 +151,7 @@ class DeskSearcher(Searcher):
         """File the record, or a record that says the training was lost."""
         job = self.jobs.pop(trial_id, None)
         if job is None:
+            self.wait_s = min(1.5 * self.wait_s, LONGEST_WAIT_S)
             return
         if not error and result and "record" in result:
             self.desk.ended(TrialRecord.from_json(json.loads(result["record"])))
@@ -154,20 +195,16 @@ class RayExecutor:
 
     def run(self, desk: Desk) -> None:
         """Run until the desk is over. Tune turns Ctrl-C into an early, orderly return."""
-        per_trial = int(self.resources.cpus_per_trial)
         teacher = self.resources.cpus_per_teacher
-        threads = {"search": per_trial, "teacher": self.cpus if teacher == "auto" else int(teacher), "latency": 1}
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.workers)
-
-        def resources_of(config: dict[str, Any]) -> PlacementGroupFactory:
-            bundle = {"CPU": float(min(config["threads"], self.cpus))}
-            if self.gpus_per_trial:
-                bundle["GPU"] = self.gpus_per_trial
-            return PlacementGroupFactory([bundle])
-
+        per_trial = self.resources.cpus_per_trial
+        # A teacher trains while nothing else runs, so it may use more threads than its worker has reserved.
+        threads = {"search": per_trial, "teacher": 0 if teacher == "auto" else teacher, "latency": 1}
+        workers = min(self.workers, desk.agenda.left() + 1)
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)
+        bundle = {"CPU": float(per_trial), **({"GPU": self.gpus_per_trial} if self.gpus_per_trial else {})}
         tuner = Tuner(
-            tune.with_resources(Worker, resources_of),
-            tune_config=TuneConfig(search_alg=DeskSearcher(desk, threads), num_samples=-1, reuse_actors=True),
+            tune.with_resources(Worker, PlacementGroupFactory([bundle])),
+            tune_config=TuneConfig(search_alg=DeskSearcher(desk, workers, threads), num_samples=-1, reuse_actors=True),
             run_config=RunConfig(
                 name="tune",
                 storage_path=str(self.folder / "work" / "ray"),
