@@ -82,6 +82,9 @@ def run(
         str | None, typer.Option(help="Stop starting new trainings in time to end within, say, 20m.")
     ] = None,
     until: Annotated[str, typer.Option(help="Last stage: teachers, search, final or latency (all).")] = "latency",
+    stamp: Annotated[
+        Path | None, typer.Option(help="Write there what the last stage made, once it is complete: for pipelines.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a study: teacher, search, final seeds, latency, report. Run it again to go on where it stopped."""
@@ -89,7 +92,7 @@ def run(
 
     limit = seconds(budget)
     study = load(study_file, overrides)
-    done = run_study(study, study_file.read_text(), results / study.study, limit, until, console(), as_json)
+    done = run_study(study, study_file.read_text(), results / study.study, limit, until, console(), as_json, stamp)
     raise typer.Exit(done)
 
 

@@ -18,6 +18,7 @@ from kdbench.store import Store
 from kdbench.study.plan import Stream, job_of, search_spec, teacher_spec
 from kdbench.study.schema import Study
 from kdbench.terminal import describe
+from kdbench.train import checkpoint
 from kdbench.train.recipe import Recipe, resolve_precision
 from kdbench.train.run import training_of
 from kdbench.train.workshop import Workshop
@@ -92,7 +93,8 @@ def measured(study: Study, counts: dict[str, int]) -> dict[str, float]:
     Evaluation, start-up and the source task are not in it.
     """
     with tempfile.TemporaryDirectory() as folder:
-        shop = Workshop(Store(Path(folder)), torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        shop = Workshop(Store(Path(folder)), device, use_cache=False)  # the teacher of the probe is not trained
         teacher = teacher_spec(study)
         seconds = {"teacher": probe_s(Job(teacher), shop) if teacher is not None and counts["teacher"] else 0.0}
         agenda = Agenda(study, {}, lambda key: True)
@@ -115,6 +117,9 @@ def extremes(study: Study, stream: Stream) -> list[dict[str, Any]]:
 
 def probe_s(job: Job, shop: Workshop) -> float:
     """Seconds that the job's training would take, from the median of a few steps of an untrained copy."""
+    for spec in (job.teacher, job.init):
+        if spec is not None and not shop.store.weights_path(spec.key).exists():
+            checkpoint.save(shop.store.weights_path(spec.key), shop.network(spec).state_dict(), {})
     recipe = Recipe.from_json(job.spec.train)
     training = training_of(job, shop, recipe, resolve_precision(recipe.precision, shop.device))
     views = training.task.train

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from rich.console import Console
 from kdbench import data
 from kdbench.errors import DataError, KdbenchError
 from kdbench.labels import seconds_label
-from kdbench.record import Job, TrialRecord, metric
+from kdbench.record import Job, TrialRecord, canonical_json, metric
 from kdbench.search.agenda import STAGES, Agenda
 from kdbench.search.budget import Budget
 from kdbench.search.drive import Desk, Executor
@@ -23,6 +24,7 @@ from kdbench.study.schema import Study
 from kdbench.terminal import Tally, view_for
 
 INTERRUPTED = 130
+PHASES_OF = {"teachers": ("teacher",), "search": ("source", "search"), "final": ("final",), "latency": ("latency",)}
 
 
 class MirrorListener:
@@ -45,19 +47,29 @@ class MirrorListener:
 
 
 def run_study(
-    study: Study, source: str, folder: Path, budget_s: float | None, until: str, console: Console, as_json: bool
+    study: Study,
+    source: str,
+    folder: Path,
+    budget_s: float | None,
+    until: str,
+    console: Console,
+    as_json: bool,
+    stamp: Path | None = None,
 ) -> int:
     """Run a study until its end, its budget or Ctrl-C, then write its report; return the exit status.
 
-    source: the study file's text, kept beside the records. until: the last stage (see agenda.STAGES).
+    source: the study file's text, kept beside the records. until: the last stage (see agenda.STAGES). stamp: a file
+    that says what the last stage made, written once the stage is complete.
     """
     if until not in STAGES:
         raise KdbenchError(f"--until: got '{until}'. Allowed: {', '.join(STAGES)}.")
+    if stamp is not None and budget_s is not None:
+        raise KdbenchError("--stamp marks a stage as complete, and --budget may end it before. Give one of them.")
     store = Store(folder)
     with store.lock():
         records, messages = store.read_all()
         say(console, messages, as_json)
-        store.write_study(study.to_json(), source)
+        store.write_study(study.to_json() | {"provenance": provenance(study)}, source)
         check_data(study, store, records)
         budget = Budget(budget_s)
         agenda = Agenda(study, records, lambda key: store.weights_path(key).exists(), until, budget)
@@ -66,11 +78,39 @@ def run_study(
         write_json(folder / "current.json", agenda.current())
         interrupted = not agenda.finished
         print_report(folder, console, as_json)
+        if stamp is not None and not interrupted:
+            write_stamp(stamp, agenda, until)
     if interrupted:
         text = f"Stopped: {len(agenda.records)} trainings are done and kept. Run the same command again to go on."
         say(console, [text], as_json)
         return INTERRUPTED
     return 0
+
+
+def write_stamp(path: Path, agenda: Agenda, stage: str) -> None:
+    """Write what a stage made: how many trainings by status, and a digest of their records, for pipelines such as DVC.
+
+    Raise KdbenchError while trainings of the stage, or of one before it, are missing.
+    """
+    if missing := agenda.left():
+        raise KdbenchError(f"{path}: not written, for {missing} trainings up to the stage '{stage}' are missing.")
+    keys = agenda.current()
+    records = [agenda.records[key] for phase in PHASES_OF[stage] for key in sorted(keys[phase])]
+    content = canonical_json([record.to_json() for record in records])
+    stamp = {
+        "study": agenda.study.study,
+        "stage": stage,
+        "trainings": dict(Counter(record.status for record in records)),
+        "records_sha256": hashlib.sha256(content.encode()).hexdigest(),
+    }
+    write_json(path, stamp)
+
+
+def provenance(study: Study) -> str:
+    """What the data sets of a study say about themselves: `cifar10: Krizhevsky 2009; ...`."""
+    names = dict.fromkeys([study.data.name, *([study.source.data.name] if study.source else [])])
+    notes = {name: data.describe(name).note.rstrip(".") for name in names}
+    return "; ".join(f"{name}: {note}" for name, note in notes.items() if note)
 
 
 def check_data(study: Study, store: Store, records: Mapping[str, TrialRecord]) -> None:
@@ -173,7 +213,7 @@ def study_of(folder: Path) -> Study:
     stored = Store(folder).read_study()
     if stored is None:
         raise KdbenchError(f"{folder} is not the folder of a study: it has no study.json. Run the study first.")
-    return Study.model_validate(stored)
+    return Study.model_validate({name: value for name, value in stored.items() if name in Study.model_fields})
 
 
 def study_status(folder: Path) -> dict[str, Any]:

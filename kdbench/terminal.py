@@ -109,8 +109,9 @@ class LiveView:
 def note_ended(tally: Tally, record: TrialRecord) -> None:
     """Count a training that ended in this run."""
     tally.count(record)
-    tally.new += 1
-    tally.wall_s += record.wall_s
+    if record.spec.phase in ("search", "final"):  # what is left is of these
+        tally.new += 1
+        tally.wall_s += record.wall_s
 
 
 class LineView:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from kdbench.fields import Choice, Space
 from kdbench.record import Job, TrialRecord, TrialSpec, metric
 from kdbench.search.budget import Budget
 from kdbench.search.propose import Past, propose
@@ -51,12 +52,12 @@ class Agenda:
         self.budget = budget or Budget(None)
         self.running: dict[str, TrialSpec] = {}
         self.streams = streams(study)
-        self._specs: dict[tuple[str, str, int, int], TrialSpec] = {}
-        self._by_slot = {self._slot(r.spec): r.spec for r in self.records.values() if r.spec.phase == "search"}
+        self.teacher = teacher_spec(study)
+        self._handed: set[str] = set()  # keys of all that was started in this run
+        self._complete = 0  # so many rounds of the search, from the first, have all their records
         self._closed_at: int | None = None  # the first round of the search that no longer fits into the budget
-        for trial in range(study.search.trials):
-            for stream in self.streams:
-                self.spec_of(stream, trial)
+        self._chosen: list[TrialSpec] | None = None  # the finals, once the search is over
+        self._specs = self._recorded()
 
     def next(self) -> Job | None:
         """A job that can start now, or None. It counts as running until `done` is called."""
@@ -64,6 +65,7 @@ class Agenda:
             job = self._ready(spec)
             if job is not None:
                 self.running[job.spec.key] = job.spec
+                self._handed.add(job.spec.key)
                 return job
         return None
 
@@ -80,7 +82,8 @@ class Agenda:
 
     def known(self) -> list[TrialSpec]:
         """Specs of this study whose values are known by now: search trials so far, and finals once they are chosen."""
-        return [*self._specs.values(), *(self.finals() if self.search_over() else [])]
+        found = [self.spec_of(stream, trial) for trial in range(self.rounds) for stream in self.streams]
+        return [spec for spec in found if spec is not None] + (self.finals() if self.search_over() else [])
 
     def left(self) -> int:
         """About how many trainings are still to be done: finals are counted as expected until the search is over."""
@@ -95,12 +98,11 @@ class Agenda:
     def current(self) -> dict[str, list[str]]:
         """Keys of the records that belong to the study as it stands now, by phase; others are left over from before it
         was changed, or from a search that was shorter."""
-        teacher = teacher_spec(self.study)
         search = self.own_search()
         finals = [spec for spec in self.finals() if spec.key in self.records]
         sources = [s.init for s in [*(r.spec for r in search), *finals] if s.init in self.records]
         return {
-            "teacher": [teacher.key] if teacher is not None and teacher.key in self.records else [],
+            "teacher": [self.teacher.key] if self.teacher is not None and self.teacher.key in self.records else [],
             "source": sorted({key for key in sources if key is not None}),
             "search": [record.key for record in search],
             "final": [spec.key for spec in finals],
@@ -114,10 +116,9 @@ class Agenda:
                 yield spec
 
     def _candidates(self) -> Iterator[TrialSpec]:
-        """Every spec whose values are known by now, stage by stage; a stage opens when the one before is complete."""
-        teacher = teacher_spec(self.study)
-        if teacher is not None and not self._available(teacher):
-            yield teacher
+        """Specs whose values are known by now, stage by stage; a stage opens when the one before is complete."""
+        if self.teacher is not None and self.teacher.key not in self.records:
+            yield self.teacher
             return
         if "search" not in self.stages:
             return
@@ -131,15 +132,17 @@ class Agenda:
 
     def _search(self) -> Iterator[TrialSpec]:
         """Search trials whose earlier batch is complete, trial by trial over all streams."""
-        for trial in range(self.rounds):
-            specs = [self.spec_of(stream, trial) for stream in self.streams]
-            if not self._begun(specs) and not self.budget.allows(len(specs) + self._finals_expected()):
+        for trial in range(self._complete_rounds(), self.rounds):
+            specs = [spec for stream in self.streams if (spec := self.spec_of(stream, trial)) is not None]
+            if not specs:
+                return  # and nothing after it can be known
+            if not self._begun(specs) and not self.budget.allows(len(self.streams) + self._finals_expected()):
                 self._closed_at = trial
                 return
-            yield from (spec for spec in specs if spec is not None)
+            yield from specs
 
-    def _begun(self, specs: list[TrialSpec | None]) -> bool:
-        return any(spec is not None and (spec.key in self.records or spec.key in self.running) for spec in specs)
+    def _begun(self, specs: list[TrialSpec]) -> bool:
+        return any(spec.key in self.records or spec.key in self.running for spec in specs)
 
     @property
     def rounds(self) -> int:
@@ -148,29 +151,44 @@ class Agenda:
 
     def search_over(self) -> bool:
         """Whether every search has all its trials."""
-        return all(
-            (spec := self.spec_of(stream, trial)) is not None and spec.key in self.records
-            for trial in range(self.rounds)
+        return self._complete_rounds() >= self.rounds
+
+    def _complete_rounds(self) -> int:
+        while self._complete < self.rounds and all(
+            (spec := self.spec_of(stream, self._complete)) is not None and spec.key in self.records
             for stream in self.streams
-        )
+        ):
+            self._complete += 1
+        return self._complete
 
     def spec_of(self, stream: Stream, trial: int) -> TrialSpec | None:
         """The spec of a search trial; None while the trials that it learns from are not finished."""
         known = self._specs.get((*stream.name, trial))
         if known is None:
-            known = self._recorded(stream, trial) or self._proposed(stream, trial)
+            known = self._proposed(stream, trial)
             if known is not None:
                 self._specs[*stream.name, trial] = known
         return known
 
-    def _recorded(self, stream: Stream, trial: int) -> TrialSpec | None:
-        """The spec that a record holds for this slot, if this study would build the same from its values."""
-        slot = (pair_label(self.study, stream.cell), stream.method, stream.repeat, trial)
-        spec = self._by_slot.get(slot)
-        if spec is None:
-            return None
-        values = self._values(spec, self.study.space(stream.method, stream.cell))
-        return spec if values is not None and search_spec(self.study, stream, trial, values) == spec else None
+    def _recorded(self) -> dict[tuple[str, str, int, int], TrialSpec]:
+        """Search trials that records hold, by stream and number, as far as this study would build the same from their
+        values; what is left of another study, or of this one before its ranges were changed, is passed over."""
+        filed: dict[tuple[Any, ...], list[TrialSpec]] = {}
+        for record in self.records.values():
+            if record.spec.phase == "search":
+                filed.setdefault(self._slot(record.spec), []).append(record.spec)
+        found = {}
+        for stream in self.streams if filed else []:
+            pair, space = pair_label(self.study, stream.cell), self.study.space(stream.method, stream.cell)
+            first = self.study.defaults(stream.method, stream.cell)
+            for trial in range(self.study.search.trials):
+                for spec in filed.get((pair, stream.method, stream.repeat, trial), []):
+                    values = self._values(spec, space)
+                    if values is None or (trial == 0 and values != first):
+                        continue
+                    if search_spec(self.study, stream, trial, values) == spec:
+                        found[*stream.name, trial] = spec
+        return found
 
     def _proposed(self, stream: Stream, trial: int) -> TrialSpec | None:
         """Ask Optuna, with the trials of earlier batches as what is known."""
@@ -204,16 +222,17 @@ class Agenda:
         return Past(params, "complete", tuple(float(value) for value in objectives if value is not None))
 
     @staticmethod
-    def _values(spec: TrialSpec, space: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The searched values of a spec by name, or None if it lacks one."""
+    def _values(spec: TrialSpec, space: Mapping[str, Space]) -> dict[str, Any] | None:
+        """The searched values of a spec by name, or None if it lacks one or has one that is not searched."""
         places = {"student": spec.model, "shared": spec.train}
         values = {}
-        for name in space:
+        for name, allowed in space.items():
             owner, _, inner = name.partition(".")
             place = places.get(owner, spec.method) if inner else spec.method
-            if (inner or name) not in place:
+            value = place.get(inner or name)
+            if value is None or not holds(allowed, value):
                 return None
-            values[name] = place[inner or name]
+            values[name] = value
         return values
 
     @staticmethod
@@ -228,16 +247,22 @@ class Agenda:
         ]
 
     def finals(self) -> list[TrialSpec]:
-        """The retrainings of what the selection rule chooses, seed by seed."""
+        """The retrainings of what the selection rule chooses by now, seed by seed."""
+        if self._chosen is not None:
+            return self._chosen
         chosen = select(self.own_search(), self.study.final.select, self.study.search.objectives)
-        return [final_spec(self.study, spec, number) for number in range(self.study.final.seeds) for spec in chosen]
+        seeds = range(self.study.final.seeds)
+        finals = [final_spec(self.study, spec, number) for number in seeds for spec in chosen]
+        if self.search_over():
+            self._chosen = finals
+        return finals
 
     def _finals_in_time(self) -> Iterator[TrialSpec]:
         """The finals that the budget has room for: whole seeds, so that every row has the same n."""
         finals = self.finals()
         for number in range(self.study.final.seeds):
             specs = [spec for spec in finals if spec.slot["final"] == number]
-            if not self._begun(list(specs)) and not self.budget.allows(len(specs)):
+            if not self._begun(specs) and not self.budget.allows(len(specs)):
                 return
             yield from specs
 
@@ -247,15 +272,16 @@ class Agenda:
         return list(models.values())
 
     def _table_models(self) -> list[Mapping[str, Any]]:
-        teacher = teacher_spec(self.study)
         finals = [spec.model for spec in self.finals() if spec.key in self.records]
-        return ([teacher.model] if teacher is not None else []) + finals
+        return ([self.teacher.model] if self.teacher is not None else []) + finals
 
     def _available(self, spec: TrialSpec) -> bool:
-        """Whether a network that others start from is trained and at hand; one that failed is not tried again here,
-        and those that need it fail with its reason."""
+        """Whether a network that others start from is trained and at hand. One that failed, or whose weights did not
+        arrive in this run, is not tried again here, and those that need it fail with its reason."""
         record = self.records.get(spec.key)
-        return record is not None and (record.status != "finished" or self.has_weights(spec.key))
+        if record is None:
+            return False
+        return record.status != "finished" or spec.key in self._handed or self.has_weights(spec.key)
 
     def _ready(self, spec: TrialSpec) -> Job | None:
         """The job of a spec, or of a network that it needs first; None while that is being trained."""
@@ -272,3 +298,13 @@ class Agenda:
     def _finals_expected(self) -> int:
         """About how many final trainings will follow the search."""
         return len(self.study.methods) * len(self.study.cells()) * self.study.final.seeds
+
+
+def holds(space: Space, value: Any) -> bool:
+    """Whether a value is one that the space would yield."""
+    if isinstance(space, Choice):
+        return value in space.values
+    if not isinstance(value, (int, float)) or not space.low <= value <= space.high:
+        return False
+    steps = 0.0 if space.step is None else (value - space.low) / space.step
+    return abs(steps - round(steps)) < 1e-8

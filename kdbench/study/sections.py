@@ -180,7 +180,6 @@ class Teacher(TrainOverrides):
 
     model: str = Field(description="model family: one of `kdbench models`")
     seed: int = Field(default=0, ge=0, description="seed of the teacher's training")
-    checkpoint: str | None = Field(default=None, description="file with trained weights; null: train the teacher")
 
     @property
     def sizes(self) -> dict[str, Scalar]:

@@ -1,4 +1,8 @@
-"""Checks that every method must pass, kdbench's own and those of plug-ins: `check_method(methods.get("mine"))`."""
+"""Checks that every method must pass, kdbench's own and those of plug-ins.
+
+`check_method(methods.get("mine"))` runs it on tiny networks; `check_training(methods.get("mine"), folder)` trains it on
+real images, and needs a folder to do so.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,13 @@ from kdbench.testing.conformance import CHECKS, check_method, combinations, run_
 from kdbench.testing.declaration import check_declaration, check_docstring, variants
 from kdbench.testing.networks import PAIRS, Pair, TinyConv, TinyMLP, TinyPatches
 from kdbench.testing.scene import Scene
+from kdbench.testing.training import Bench, check_training
 
 __all__ = [
     "CHECKS",
     "PAIRS",
     "Batch",
+    "Bench",
     "Pair",
     "Scene",
     "TinyConv",
@@ -20,6 +26,7 @@ __all__ = [
     "check_declaration",
     "check_docstring",
     "check_method",
+    "check_training",
     "combinations",
     "make_batch",
     "run_check",

@@ -13,7 +13,7 @@ from kdbench.errors import MethodError
 from kdbench.method import Method, Outputs, Shapes, Step
 from kdbench.testing.batches import IMAGE_SHAPE, Batch
 from kdbench.testing.networks import Pair
-from kdbench.train.loop import shapes_of
+from kdbench.train.loop import set_train_mode, shapes_of
 
 N_TRAIN = 64
 
@@ -43,9 +43,10 @@ class Scene:
         self.modules = nn.ModuleList([*self.nets.values(), self.aux])
         self.memory_format = torch.channels_last if autocast else torch.contiguous_format
         self.modules.to(memory_format=self.memory_format)
-        for module in self.modules.modules():
-            own = list(module.parameters(recurse=False))
-            module.training = not own or any(p.requires_grad for p in own)
+        for net in self.nets.values():
+            set_train_mode(net)
+        for module in self.aux.values():
+            set_train_mode(module, before=True)
 
     def trained_parameters(self) -> dict[str, Tensor]:
         """Every parameter that the optimiser would change, by a name that starts with its role or with `aux`."""

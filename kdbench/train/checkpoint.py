@@ -1,7 +1,11 @@
-"""Weights and checkpoints: safetensors with JSON in the header, in one file, replaced atomically. No pickle."""
+"""Weights and checkpoints: safetensors with JSON in the header, in one file, replaced atomically. No pickle.
+
+safetensors checks the layout of a file but not its numbers, so a checksum of all that is in it stands in the header.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -12,32 +16,54 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.errors import CheckpointError, listed
+from kdbench.train.view_cache import weights_hash
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors and JSON facts into one file; a crash leaves the old file or the new, never a mixture."""
-    from safetensors.torch import save_file
+def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *, durable: bool = False) -> None:
+    """Write tensors and JSON facts into one file; a crash leaves the old file or the new, never a mixture.
+
+    durable: also outlive a power cut. It costs several milliseconds, and what an epoch leaves can be trained again.
+    """
+    from safetensors.torch import save as as_bytes
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # copied even where it is contiguous on the CPU: safetensors refuses tensors that share memory, as tied weights do
+    plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(facts, allow_nan=True)
     try:
-        save_file(plain, partial, metadata={"kdbench": json.dumps(facts, allow_nan=True)})
+        with partial.open("wb") as file:
+            file.write(as_bytes(plain, metadata={"kdbench": text, "checksum": checksum(plain, text)}))
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save` wrote. Raise CheckpointError that names the file if it is missing or damaged."""
+    """Read what `save` wrote. Raise CheckpointError that names the file if it is missing or damaged.
+
+    Files that others wrote have no checksum, and are not checked further.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {}).get("kdbench", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
+            header = file.metadata() or {}
+            text = header.get("kdbench", "{}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if header.get("checksum") not in (None, checksum(tensors, text)):
+                raise ValueError("its content does not fit its checksum")
+            return tensors, json.loads(text)
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read as a checkpoint ({error}). Delete it to train again.") from error
+
+
+def checksum(tensors: Mapping[str, Tensor], text: str) -> str:
+    """SHA-256 of names, types, shapes and values of the tensors, and of a text."""
+    return hashlib.sha256(f"{weights_hash(tensors)}\x1f{text}".encode()).hexdigest()
 
 
 def load_weights(net: nn.Module, tensors: Mapping[str, Tensor], what: str, *, skip: str | None = None) -> list[str]:

@@ -38,7 +38,7 @@ def git_state() -> dict[str, Any]:
 
     if not (folder / ".git").exists():
         return {"commit": None, "dirty": None}
-    status = git("status", "--porcelain", "--untracked-files=no", "--", "kdbench")
+    status = git("status", "--porcelain", "--untracked-files=normal", "--", "kdbench")  # a new method is untracked
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 
 
@@ -59,7 +59,7 @@ def hardware() -> dict[str, Any]:
     return {
         "cpu": cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(pages * page / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.machine()}",

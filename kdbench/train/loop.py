@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.data.views import Views
-from kdbench.errors import MethodError
+from kdbench.errors import CheckpointError, MethodError, listed
 from kdbench.method import Method, Outputs, Shapes, Step
 from kdbench.nets.base import Network
 from kdbench.seeds import seed_for
@@ -60,6 +60,31 @@ def probe(net: Network, views: Views) -> Outputs:
         outputs: Outputs = net(views.plain(torch.arange(2, device=views.device)))
     net.train(was_training)
     return outputs
+
+
+def set_train_mode(module: nn.Module, before: bool = False) -> bool:
+    """Train mode, but what is frozen is in eval mode with all that it holds, so that its statistics stay.
+
+    A part without parameters (dropout, batch norm without affine) goes with the part before it, in the order in which
+    parts were added; `before`: whether that one trains. Returns the same for whatever comes after `module`.
+    """
+    trains = {parameter.requires_grad for parameter in module.parameters()}
+    if trains == {True, False}:
+        module.train()
+        for child in module.children():
+            before = set_train_mode(child, before)
+        return before
+    before = True in trains if trains else before
+    module.train(before)
+    return before
+
+
+def total(terms: dict[str, Tensor]) -> Tensor:
+    """The sum of a method's terms. Raise MethodError unless they are scalars with names."""
+    odd = [f"{name} of shape {tuple(term.shape)}" for name, term in terms.items() if term.ndim]
+    if odd or not terms:
+        raise MethodError(f"loss() must return {{name: scalar tensor}}, but got {listed(odd)}. Take mean() or sum().")
+    return torch.stack(list(terms.values())).sum()
 
 
 class Training:
@@ -112,13 +137,11 @@ class Training:
         return torch.Generator().manual_seed(seed_for(self.seed, name, self.epochs_done))
 
     def train_mode(self) -> None:
-        """Train mode, but statistics of normalisation layers whose parameters are frozen stay as they are."""
-        for net in [*self.nets.values(), self.aux]:
-            net.train()
-            for module in net.modules():
-                own = list(module.parameters(recurse=False))
-                if own and not any(p.requires_grad for p in own):
-                    module.eval()
+        """Train mode for all that trains; what is frozen is in eval mode."""
+        for net in self.nets.values():
+            set_train_mode(net)
+        for module in self.aux.values():
+            set_train_mode(module, before=True)
 
     def epoch(self) -> dict[str, float]:
         """Train one epoch, evaluate on the validation images, and return this epoch's point of every curve."""
@@ -135,24 +158,33 @@ class Training:
             torch.manual_seed(seed_for(self.seed, "net", self.epochs_done))
             batches = self.batches(n)
             for number, (low, high) in enumerate(batches):
-                progress = (self.epochs_done + number / len(batches)) / self.recipe.epochs
-                terms = self.step(order[low:high], views[low:high], draws, progress)
+                moment = self.epochs_done + number / len(batches)
+                self.set_lr(moment)
+                terms = self.step(order[low:high], views[low:high], draws, moment / self.recipe.epochs)
                 for name, term in terms.items():
                     sums[name] = sums[name] + term * (high - low) if name in sums else term * (high - low)
         names = list(sums)
         means = (torch.stack([sums[name] for name in names]) / batches[-1][1]).tolist()
         point = {f"train_{name}": value for name, value in zip(names, means, strict=True)}
-        self.diverged = not math.isfinite(point["train_loss"])
         point["lr"] = self.recipe.lr * self.recipe.lr_factor(self.epochs_done)
+        self.diverged = not math.isfinite(point["train_loss"])
         if not self.diverged:
             point.update({f"val_{name}": value for name, value in self.validate().items()})
-        self.epochs_done += 1
+            self.diverged = not math.isfinite(point["val_nll"])  # the last step may have broken the weights
         seconds = time.monotonic() - began
         self.wall_s += seconds
         point["epoch_wall_s"] = seconds
         for name, value in point.items():
-            self.curves.setdefault(name, []).append(value)
+            curve = self.curves.setdefault(name, [])
+            curve += [math.nan] * (self.epochs_done - len(curve))  # a method may begin or leave out a term at any epoch
+            curve.append(value)
+        self.epochs_done += 1
         return point
+
+    def set_lr(self, moment: float) -> None:
+        """Set the learning rate of a moment of training, in epochs from 0."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.lr * self.recipe.lr_factor(moment)
 
     def batches(self, n: int) -> list[tuple[int, int]]:
         """First and last position of each batch of an epoch; a last batch of one sample is left out of this epoch,
@@ -184,9 +216,7 @@ class Training:
             progress=progress,
         )
         terms = self.method.loss(step)
-        loss = torch.stack(list(terms.values())).sum()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.lr * self.recipe.lr_factor(progress * self.recipe.epochs)
+        loss = total(terms)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.recipe.clip_norm is not None:
@@ -213,6 +243,8 @@ class Training:
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint. Raise CheckpointError if it does not fit."""
         tensors, facts = checkpoint.load(path)
+        if lacking := {"epochs_done", "wall_s", "diverged", "curves"} - set(facts):
+            raise CheckpointError(f"{path} is no checkpoint of a training: it lacks {listed(sorted(lacking))}.")
 
         def under(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v.to(self.device) for k, v in tensors.items() if k.startswith(prefix)}
@@ -220,7 +252,10 @@ class Training:
         for role, net in self.nets.items():
             checkpoint.load_weights(net, under(f"{role}."), f"{path} ({role})")
         checkpoint.load_weights(self.aux, under("aux."), f"{path} (aux)")
-        self.state = {k: under("state.")[k] for k in self.state}
+        state = under("state.")
+        if lacking := set(self.state) - set(state):
+            raise CheckpointError(f"{path} does not fit the method: it lacks the state {listed(sorted(lacking))}.")
+        self.state = state
         checkpoint.load_optimizer(self.optimizer, tensors, "optimizer.")
         self.epochs_done, self.wall_s = facts["epochs_done"], facts["wall_s"]
         self.diverged, self.curves = facts["diverged"], facts["curves"]

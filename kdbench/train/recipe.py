@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kdbench.errors import KdbenchError, did_you_mean, listed
+
+FIXABLE = ("momentum", "nesterov", "weight_decay")
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,16 @@ class Recipe:
 
     def build_optimizer(self, parameters: Iterable[Tensor], overrides: Mapping[str, Any]) -> torch.optim.Optimizer:
         """The optimiser over `parameters`; `overrides` are settings that a method fixes by definition."""
-        parameters = list(parameters)
-        decay = overrides.get("weight_decay", self.weight_decay)
+        for name in overrides:
+            if name not in FIXABLE:
+                raise KdbenchError(f"optimiser() of the method fixes '{name}'. Allowed: {listed(FIXABLE)}.")
+        parameters, own = list(parameters), replace(self, **overrides)
         if self.optimizer == "sgd":
             return torch.optim.SGD(
-                parameters, self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=decay, foreach=True
+                parameters, own.lr, own.momentum, weight_decay=own.weight_decay, nesterov=own.nesterov, foreach=True
             )
         if self.optimizer == "adamw":
-            return torch.optim.AdamW(parameters, self.lr, weight_decay=decay, foreach=True)
+            return torch.optim.AdamW(parameters, own.lr, weight_decay=own.weight_decay, foreach=True)
         raise KdbenchError(f"unknown optimizer '{self.optimizer}'. Allowed: sgd, adamw.")
 
 

@@ -39,22 +39,22 @@ class Run:
         self.precision = resolve_precision(self.recipe.precision, shop.device)
         self.training = self._training()
         self.checkpoint = self.folder / "checkpoint.safetensors"
-        self.damaged = self._restore()
+        self.set_aside = self.folder / "set_aside.txt"  # a file, because this training may die too
+        self._restore()
 
     def _training(self) -> Training:
         return training_of(self.job, self.shop, self.recipe, self.precision)
 
-    def _restore(self) -> str | None:
-        """Go on from the checkpoint if there is one; a damaged one is set aside and its message returned."""
+    def _restore(self) -> None:
+        """Go on from the checkpoint if there is one; a damaged one is set aside, with a note for the record."""
         if not self.checkpoint.exists():
-            return None
+            return
         try:
             self.training.restore(self.checkpoint)
         except CheckpointError as error:
+            self.set_aside.write_text(str(error))
             self.checkpoint.replace(self.checkpoint.with_suffix(".damaged"))
             self.training = self._training()
-            return str(error)
-        return None
 
     @property
     def over(self) -> bool:
@@ -92,7 +92,7 @@ class Run:
             if spec.phase in TEST_PHASES:
                 result.update(self._test())
             if spec.phase != "search":
-                checkpoint.save(path, net.state_dict(), {"spec": spec.to_json()})
+                checkpoint.save(path, net.state_dict(), {"spec": spec.to_json()}, durable=True)
         errors = {
             "diverged": f"the loss is not finite after epoch {training.epochs_done}",
             "timed_out": f"stopped after {training.wall_s:.0f} s, the limit is {self.recipe.time_limit_s} s",
@@ -119,8 +119,8 @@ class Run:
         for role, spec in (("teacher", self.job.teacher), ("init", self.job.init)):
             if spec is not None:
                 facts[f"{role}_hash"] = file_hash(self.shop.store.weights_path(spec.key))
-        if self.damaged:
-            facts["checkpoint_set_aside"] = self.damaged
+        if self.set_aside.exists():
+            facts["checkpoint_set_aside"] = self.set_aside.read_text()
         return TrialRecord(
             spec=self.spec,
             status=status,

@@ -32,9 +32,10 @@ TEST_PHASES = ("teacher", "final")
 class Workshop:
     """The tools of one worker: a study's folder, a device, and what has been loaded so far."""
 
-    def __init__(self, store: Store, device: torch.device) -> None:
+    def __init__(self, store: Store, device: torch.device, use_cache: bool = True) -> None:
         self.store = store
         self.device = device
+        self.use_cache = use_cache and os.environ.get("KDBENCH_CACHE") != "off"
         self._kept: dict[Hashable, Any] = {}
 
     def keep(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -93,10 +94,13 @@ class Workshop:
         """Trained weights of an earlier training. Raise CheckpointError that says which is missing."""
         path = self.store.weights_path(spec.key)
         if not path.exists():
+            filed = self.store.record_path(spec.key)
+            if not filed.exists():
+                raise CheckpointError(f"the {role} {spec.key} is not trained yet: there are no weights at {path}.")
             record = self.store.read(spec.key)
             raise CheckpointError(
                 f"the {role} {spec.key} has status '{record.status}' ({record.error or 'no error'}) and no weights at "
-                f"{path}. Mend the cause, delete {self.store.record_path(spec.key)}, and run the study again."
+                f"{path}. Mend the cause, delete {filed}, and run the study again."
             )
         return checkpoint.load(path)[0]
 
@@ -117,7 +121,7 @@ class Workshop:
 
     def teacher_for(self, method: Method, teacher: TrialSpec, spec: TrialSpec, precision: str) -> Teacher:
         """The teacher as a method needs it: from the view cache where it reads logits and pooled features only."""
-        if "features" in method.reads or os.environ.get("KDBENCH_CACHE") == "off":
+        if "features" in method.reads or not self.use_cache:
             return self.teacher(teacher, precision)
         return self.keep(("cached", teacher.key, canonical_json(dict(spec.data))), lambda: self._cached(teacher, spec))
 
@@ -147,8 +151,9 @@ class Workshop:
     def teacher_logits(self, teacher: TrialSpec, spec: TrialSpec, split: str, precision: str) -> Tensor:
         """The teacher's logits (n, C) on the unaugmented images of `validation` or `test`."""
 
+        views = self.test(spec)[0] if split == "test" else self.views(spec.data, split)
+
         def make() -> Tensor:
-            views = self.test(spec)[0] if split == "test" else self.views(spec.data, split)
             return logits_of(self.teacher(teacher, precision).net, views, precision)
 
         return self.keep(("logits", teacher.key, canonical_json(dict(spec.data)), split, precision), make)
