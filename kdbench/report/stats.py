@@ -1,7 +1,8 @@
 """Means, intervals and differences over training seeds: pure functions of arrays; scipy does the resampling.
 
 With few seeds the bootstrap is too narrow. For the mean of normal data its nominal 95 % interval (percentile or BCa
-alike) holds the true mean in about 75 % of cases at n = 3, 84 % at n = 5 and 90 % at n = 10 (benchmarks/bootstrap_coverage.py); captions say so.
+alike) holds the true mean in about 75 % of cases at n = 3, 84 % at n = 5 and 90 % at n = 10; captions say so. Measured
+by benchmarks/bootstrap_coverage.py.
 """
 
 from __future__ import annotations
