@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from kdbench import data
@@ -213,7 +214,13 @@ def study_of(folder: Path) -> Study:
     stored = Store(folder).read_study()
     if stored is None:
         raise KdbenchError(f"{folder} is not the folder of a study: it has no study.json. Run the study first.")
-    return Study.model_validate({name: value for name, value in stored.items() if name in Study.model_fields})
+    try:
+        return Study.model_validate({name: value for name, value in stored.items() if name in Study.model_fields})
+    except ValidationError as error:
+        raise KdbenchError(
+            f"{folder / 'study.json'} was written by another version of kdbench ({error.error_count()} fields differ). "
+            "Run `kdbench run` on the study file again: it writes study.json anew and keeps every record that fits."
+        ) from error
 
 
 def study_status(folder: Path) -> dict[str, Any]:

@@ -142,7 +142,7 @@ def failures(results: Results) -> str:
             parts.append(f"{phase} {counts['finished']} of {len(records)} finished{' (' + bad + ')' if bad else ''}")
     text = "Trainings: " + "; ".join(parts) + ". A failed seed is not part of a mean; it is counted in the row."
     if results.left_out:
-        text += f" {plural(results.left_out, 'record')} of an earlier form of this study are left out."
+        text += f" Left out: {plural(results.left_out, 'record')} of an earlier form of this study."
     return text
 
 

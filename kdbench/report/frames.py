@@ -43,6 +43,7 @@ def _line(row: Row) -> dict[str, Any]:
         **{k: v for method in BASELINES for k, v in _gain(method, row.differences.get(method)).items()},
         **{name: row.value(name) for name in TESTED if name != "test_top1_pct"},
         "best_epoch": row.value("best_epoch"),
+        "val_best_epoch_top1_pct": row.value("val_best_epoch_top1_pct"),
         "selected_val_top1_pct": row.selected_val_top1_pct,
         **{name: row.value(name) for name in COST},
         "latency_conditions": row.latency_conditions,

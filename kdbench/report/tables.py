@@ -17,7 +17,7 @@ NONE = "–"
 SHORT = {
     "top1_pct": "Top-1", "top5_pct": "Top-5", "nll": "NLL", "macro_precision_pct": "Precision",
     "macro_recall_pct": "Recall", "ece_pct": "ECE", "agreement_pct": "Agreement",
-    "best_epoch_top1_pct": "Best epoch", "params": "Params", "size_bytes": "Size", "flops": "FLOPs",
+    "best_epoch_top1_pct": "Val best epoch", "params": "Params", "size_bytes": "Size", "flops": "FLOPs",
     "latency_b1_p50_ms": "Batch 1", "latency_b256_p50_ms": "Batch 256", "train_wall_s": "Training",
 }  # fmt: skip
 ARROWS = {"max": "↑", "min": "↓", "none": ""}
@@ -70,7 +70,7 @@ def main_table(rows: Sequence[Row]) -> Table:
 def details_table(rows: Sequence[Row]) -> Table:
     """The chosen hyper-parameters and everything else that was measured."""
     names = ["test_top5_pct", "test_macro_precision_pct", "test_macro_recall_pct", "test_agreement_pct"]
-    names += ["test_best_epoch_top1_pct", "size_bytes", "flops", "latency_b256_p50_ms", "train_wall_s"]
+    names += ["val_best_epoch_top1_pct", "size_bytes", "flops", "latency_b256_p50_ms", "train_wall_s"]
     chosen = Column("Hyper-parameters", "chosen on validation", False)
     return _table(rows, [*_names(), (chosen, lambda row: Cell(row.settings or NONE)), *_results(*names)])
 
@@ -175,7 +175,7 @@ def _signed(value: float) -> str:
 
 
 def _column(name: str, suffix: str = "") -> Column:
-    base = name.removeprefix("test_")
+    base = name.removeprefix("test_").removeprefix("val_")
     about = metric(base)
     unit = f" {about.unit}" if about.unit in ("%", "ms") else ""
     better = {"max": "; higher is better", "min": "; lower is better", "none": ""}[about.direction]

@@ -297,6 +297,8 @@ class Agenda:
 
     def _finals_expected(self) -> int:
         """About how many final trainings will follow the search."""
+        if "final" not in self.stages:
+            return 0
         return len(self.study.methods) * len(self.study.cells()) * self.study.final.seeds
 
 

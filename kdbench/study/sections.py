@@ -210,6 +210,8 @@ class Student(Section):
 class Shared(Section):
     """Training settings that are searched for every method alike, so that no method is held back by them."""
 
+    dumped_if_written = frozenset({"lr", "weight_decay"})
+
     lr: Searched | None = Field(default=None, description="range or list of peak learning rates")
     weight_decay: Searched | None = Field(default=None, description="range or list of weight decays")
 

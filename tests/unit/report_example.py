@@ -77,7 +77,7 @@ def measured(top1: float, rng: np.random.Generator, depth: int, width: float, te
         "test_nll": round(0.036 * (100 - top1) + rng.normal(0, 0.004), 4),
         "test_macro_precision_pct": round(top1 + 0.05, 2), "test_macro_recall_pct": round(top1, 2),
         "test_ece_pct": round(abs(3.5 + rng.normal(0, 0.4)), 3),
-        "best_epoch": 97, "test_best_epoch_top1_pct": round(top1 + abs(rng.normal(0, 0.08)), 2),
+        "best_epoch": 97, "val_best_epoch_top1_pct": round(top1 + abs(rng.normal(0, 0.08)), 2),
         "val_top1_pct": round(top1 + 0.4, 2), "train_wall_s": 280.0 + 3 * depth, **cost(depth, width),
     }  # fmt: skip
     if teacher:
