@@ -94,28 +94,12 @@ def hp(
     if (low is None) != (high is None):
         raise TypeError("hp() needs both low and high, or neither")
     search = None if low is None or high is None else Range(low, high, log, step, isinstance(default, int))
-    return dataclasses.field(
-        default=default,
-        metadata={
-            FIELD: {
-                "search": search, "allowed": None, "minimum": minimum, "maximum": maximum,
-                "structural": False, "help": help,
-            }
-        },
-    )  # fmt: skip
+    return _declare(default, search=search, minimum=minimum, maximum=maximum, structural=False, help=help)
 
 
 def static(default: Any, *, allowed: tuple[Any, ...] | None = None, help: str = "") -> Any:
     """Declare a field that changes structure: shapes, layers, which formula is used. It is never searched unasked."""
-    return dataclasses.field(
-        default=default,
-        metadata={
-            FIELD: {
-                "search": None, "allowed": allowed, "minimum": None, "maximum": None,
-                "structural": True, "help": help,
-            }
-        },
-    )  # fmt: skip
+    return _declare(default, allowed=allowed, help=help)
 
 
 def size(
@@ -127,15 +111,21 @@ def size(
     help: str = "",
 ) -> Any:
     """Declare a size of a model (depth, width, ...). A study may fix it, or give a list that is searched."""
-    return dataclasses.field(
-        default=default,
-        metadata={
-            FIELD: {
-                "search": None, "allowed": allowed, "minimum": minimum, "maximum": maximum,
-                "structural": True, "help": help,
-            }
-        },
-    )  # fmt: skip
+    return _declare(default, allowed=allowed, minimum=minimum, maximum=maximum, help=help)
+
+
+def _declare(
+    default: Any,
+    *,
+    search: Space | None = None,
+    allowed: tuple[Any, ...] | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    structural: bool = True,
+    help: str,
+) -> Any:
+    limits = {"search": search, "allowed": allowed, "minimum": minimum, "maximum": maximum}
+    return dataclasses.field(default=default, metadata={FIELD: {**limits, "structural": structural, "help": help}})
 
 
 _TYPES = {"int": int, "float": float, "bool": bool, "str": str}

@@ -30,7 +30,7 @@ os.environ.update(ENVIRONMENT)
 
 @pytest.fixture(scope="session", autouse=True)
 def temporary_folders() -> Iterator[None]:
-    """Caches and Ray's files go to a folder of this session; its name is short, because Ray's sockets lie in it."""
+    """Caches and Ray's files go to a folder of this test run; its name is short, because Ray's sockets lie in it."""
     folder = Path(tempfile.mkdtemp(prefix="kd"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KDBENCH_CACHE", str(folder / "views"))

@@ -66,13 +66,17 @@ class Trained:
 
 
 class Bench:
-    """The folder of a study in which trainings are run one by one, with a teacher and a source network."""
+    """The folder of a study in which trainings are run one by one, with a teacher and a source network.
+
+    warm: a worker that keeps what it has loaded.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.store = Store(folder)
+        self.warm = self.shop()
         for spec in (TEACHER, SOURCE):
             if not self.store.weights_path(spec.key).exists():
-                self.train(Job(spec))
+                self.train(Job(spec), self.warm)
 
     def shop(self) -> Workshop:
         """A worker that has loaded nothing yet."""
@@ -93,7 +97,7 @@ class Bench:
 
     def begin(self, job: Job, epochs: int) -> Path:
         """Train some epochs and stop, as a worker that dies; returns the path of the checkpoint that is left."""
-        run = Run(job, self.shop())
+        run = Run(job, self.warm)
         for _ in range(epochs):
             run.advance()
         return run.checkpoint
@@ -116,7 +120,7 @@ def check_training(cls: type[Method], folder: Path) -> None:
 def check_resume_equals_uninterrupted(bench: Bench, method: Mapping[str, Any], **train: Any) -> None:
     """A training that died after each of its epochs ends in the same weights, curves and results, bit for bit."""
     job = job_for(method, **train)
-    whole = bench.train(job)
+    whole = bench.train(job, bench.warm)
     for epochs in range(1, job.spec.train["epochs"]):
         bench.begin(job, epochs)
         assert_same(bench.train(job), whole, f"{job.spec.train['optimizer']}, died after epoch {epochs}")
@@ -126,7 +130,7 @@ def check_trained_parts_move(bench: Bench, method: Mapping[str, Any]) -> None:
     """The optimiser has every parameter of the method's own modules and peers, and an epoch changes each of them;
     what the method freezes stays, with its statistics."""
     job = job_for(method)
-    training = training_of(job, bench.shop(), Recipe.from_json(job.spec.train), "fp32")
+    training = training_of(job, bench.warm, Recipe.from_json(job.spec.train), "fp32")
     own = {f"{role}.{name}": p for role, net in training.nets.items() for name, p in net.named_parameters()}
     own |= {f"aux.{name}": p for name, p in training.aux.named_parameters()}
     optimised = {id(p) for group in training.optimizer.param_groups for p in group["params"]}
