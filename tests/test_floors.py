@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,3 +80,20 @@ def test_an_upward_import_is_noticed() -> None:
 def test_methods_and_train_do_not_know_each_other() -> None:
     assert problems("methods/kd.py", "def f():\n    from kdbench.train import loop") != []
     assert problems("train/loop.py", "from kdbench.methods import kd") != []
+
+
+def test_training_needs_torch_numpy_and_yaml_alone() -> None:
+    code = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+BLOCKED = {"pydantic", "ray", "optuna", "mlflow", "safetensors", "platformdirs", "rich", "typer", "pandas", "scipy",
+           "sklearn", "matplotlib", "moocore", "jinja2", "torchvision", "timm"}
+sys.meta_path.insert(0, Missing())
+import kdbench.train.run, kdbench.search.budget, kdbench.methods.kd, kdbench.models.resnet
+print("imported")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "imported\n", done.stderr
