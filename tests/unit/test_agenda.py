@@ -7,6 +7,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from kdbench.record import Job, TrialRecord, TrialSpec
 from kdbench.search import agenda as module
 from kdbench.search.agenda import Agenda, holds
 from kdbench.search.budget import Budget
+from kdbench.search.drive import Desk
+from kdbench.store import Store
 from kdbench.study.plan import teacher_spec
 from kdbench.study.schema import Study
 
@@ -443,6 +446,55 @@ def test_current_names_every_record_of_a_finished_study_by_phase() -> None:
         assert {world.records[key].spec.phase for key in keys} == {phase}
     again = world.agenda(study()).current()
     assert {phase: sorted(keys) for phase, keys in again.items()} == {p: sorted(keys) for p, keys in found.items()}
+
+
+class Witness:
+    """A listener that looks at the disk when it is told of a record."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.told: list[tuple[str, str]] = []
+
+    def started(self, job: Job) -> None:
+        self.told.append(("started", job.spec.key))
+
+    def epoch(self, key: str, point: Mapping[str, float]) -> None:
+        self.told.append(("epoch", key))
+
+    def ended(self, record: TrialRecord) -> None:
+        assert self.store.read(record.key) == record
+        self.told.append(("ended", record.key))
+
+
+def test_the_desk_files_a_record_before_it_tells(tmp_path: Path) -> None:
+    world, store = World(), Store(tmp_path)
+    witness = Witness(store)
+    desk = Desk(world.agenda(study(("scratch",))), store, [witness])
+    job = desk.next()
+    desk.epoch(job.spec.key, {"train_loss": 1.0})
+    desk.ended(world.train(job))
+    key = job.spec.key
+    assert witness.told == [("started", key), ("epoch", key), ("ended", key)]
+    assert not desk.over
+
+
+def test_a_desk_that_stops_hands_out_nothing_and_waits_for_what_runs(tmp_path: Path) -> None:
+    world = World()
+    desk = Desk(world.agenda(study(("scratch",))), Store(tmp_path))
+    job = desk.next()
+    desk.stopping = True
+    assert desk.next() is None
+    assert not desk.over
+    desk.ended(world.train(job))
+    assert desk.over and not desk.agenda.finished
+
+
+def test_a_search_alone_keeps_no_time_for_finals() -> None:
+    asked, clock = study(("scratch", "kd")), Clock()
+    world = World()
+    agenda = world.agenda(asked, until="search", budget=clock.budget(175, 1))
+    world.drive(agenda, tick=clock.tick, wall_s=clock.wall_s)
+    assert agenda.rounds == 4  # a teacher and 16 trials of 10 s; with finals to come it would stop at 3
 
 
 def test_it_is_not_finished_while_something_runs() -> None:

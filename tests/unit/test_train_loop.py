@@ -78,9 +78,9 @@ def test_a_small_network_learns_handwritten_digits() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = CNN((1, 8, 8), 10, 5, 0.5)
-    run = Training(methods.get("scratch")(), net, digits(), Recipe(epochs=6, batch_size=64, lr=0.1), 0, "fp32")
+    run = Training(methods.get("scratch")(), net, digits(640), Recipe(epochs=6, batch_size=32, lr=0.1), 0, "fp32")
     points = [run.epoch() for _ in range(6)]
-    assert points[-1]["val_top1_pct"] > 85  # chance is 10
+    assert points[-1]["val_top1_pct"] > 80  # chance is 10
     assert points[-1]["train_loss"] < points[0]["train_loss"] / 2
     assert run.over
 
@@ -268,6 +268,10 @@ def test_terms_are_logged_as_means_over_the_samples_of_an_epoch() -> None:
     assert set(run.curves) == set(point)
 
 
+def test_a_sample_that_is_left_out_does_not_count_in_the_means() -> None:
+    assert training(Plain(terms=lambda s: {"one": torch.ones(())}), n=9).epoch()["train_loss_one"] == 1
+
+
 def test_a_term_that_begins_later_has_its_points_at_the_right_epochs() -> None:
     run = training(Plain(terms=lambda s: {"late": s.progress * torch.ones(())} if s.progress >= 0.5 else {}), epochs=4)
     while not run.over:
@@ -420,7 +424,7 @@ def test_start_holds_the_weights_of_step_0_and_params_those_of_now() -> None:
     drift: list[float] = []
 
     def watch(s: Step) -> dict[str, Tensor]:
-        drift.append(max(float((s.params[name] - start).abs().max()) for name, start in s.start.items()))
+        drift.append(max(float((s.params[name].detach() - start).abs().max()) for name, start in s.start.items()))
         return {}
 
     training(Plain(terms=watch)).epoch()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -244,6 +247,31 @@ def test_every_start_is_counted(bench: Bench) -> None:
     assert record.attempts == 3
     assert record.started < record.ended
     assert not bench.store.work_folder(job.spec.key).exists()
+
+
+@pytest.mark.slow
+def test_a_training_that_was_killed_goes_on_to_the_same_end(bench: Bench) -> None:
+    job = job_for({"name": "kd"}, epochs=40)
+    whole = bench.train(job)
+    code = """
+import sys
+from pathlib import Path
+from kdbench.testing.training import Bench, job_for
+from kdbench.train.run import Run
+run = Run(job_for({"name": "kd"}, epochs=40), Bench(Path(sys.argv[1])).shop())
+while not run.over:
+    run.advance()
+    print(run.training.epochs_done, flush=True)
+"""
+    arguments = [sys.executable, "-c", code, str(bench.store.folder)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout or ():
+            if line.strip() == "7":
+                process.kill()  # SIGKILL, at whatever it is doing by now
+    assert process.returncode == -signal.SIGKILL
+    run = Run(job, bench.shop())
+    assert 7 <= run.training.epochs_done < 40
+    assert_same(bench.train(job), whole, "killed")
 
 
 def truncated(path: Path) -> None:
