@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal
 
 from kdbench.errors import RecordError, listed
@@ -109,10 +110,11 @@ class TrialSpec:
             )
         return cls(**value)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Sixteen hexadecimal digits that name this training: equal specs, equal keys."""
-        return hashlib.sha256(canonical_json({"protocol": PROTOCOL, **self.to_json()}).encode()).hexdigest()[:16]
+        facts = {"protocol": PROTOCOL, **{f.name: getattr(self, f.name) for f in fields(self)}}
+        return hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:16]
 
     @property
     def method_name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -118,7 +119,8 @@ def nearest(value: Any, space: Space) -> Any:
         return min(space.values, key=lambda v: abs(v - value))
     clipped = min(max(value, space.low), space.high)
     if space.step is not None:
-        clipped = min(space.low + round((clipped - space.low) / space.step) * space.step, space.high)
+        last = math.floor((space.high - space.low) / space.step + 1e-9)  # the end of the range may lie between steps
+        clipped = space.low + min(round((clipped - space.low) / space.step), last) * space.step
     return round(clipped) if space.integer else float(clipped)
 
 

@@ -269,3 +269,14 @@ def test_validation_answers_without_torch_and_its_friends() -> None:
     loaded, seconds = done.stdout.rsplit(" ", 1)
     assert loaded == "[]"
     assert float(seconds) < 5  # 0.4 s where nothing else runs
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "step", "expected"),
+    [(4, 1, 4, 2, 3), (4, 1, 5, 2, 5), (2.4, 0.0, 1.0, 0.3, 0.9), (0.5, 1.0, 2.0, 0.5, 1.0), (0.1, 0.0, 0.3, 0.1, 0.1)],
+)
+def test_a_default_is_moved_onto_the_steps_of_a_range(
+    value: float, low: float, high: float, step: float, expected: float
+) -> None:
+    space = Range(low, high, step=step, integer=isinstance(low, int))
+    assert nearest(value, space) == pytest.approx(expected)
