@@ -42,6 +42,9 @@ def main() -> None:
     except KdbenchError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
+    except OSError as error:  # a folder that cannot be written, a full disk
+        sys.stderr.write(f"{error.filename or 'kdbench'}: {error.strerror or error}\n")
+        sys.exit(2)
 
 
 def console() -> Console:
@@ -195,18 +198,40 @@ def list_registry(names: list[str], get: Callable[[str], type], as_json: bool) -
 @app.command("datasets")
 def list_datasets(as_json: AsJson = False) -> None:
     """List the data sets that are known or lie in the data root."""
-    from dataclasses import asdict
-
     from kdbench import data
 
-    rows = {name: data.describe(name) for name in data.known()}
+    rows = data.listing()
     if as_json:
-        typer.echo(json.dumps({name: asdict(info) for name, info in rows.items()}, indent=1))
+        typer.echo(json.dumps(rows, indent=1))
         return
     typer.echo(f"data root: {data.data_root()}")
-    for name, info in rows.items():
-        shape = "x".join(map(str, info.image_shape))
-        typer.echo(f"{name}: {info.title}, {info.n_train} training images {shape}, {info.classes} classes")
+    for name, facts in rows.items():
+        if "error" in facts:
+            typer.echo(f"{name}: cannot be read: {facts['error']}")
+            continue
+        shape = "x".join(map(str, facts["image_shape"]))
+        here = "" if facts["available"] else " (not on this machine yet)"
+        typer.echo(f"{name}: {facts['title']}, {facts['n_train']} images {shape}, {facts['classes']} classes{here}")
+
+
+@app.command()
+def cache(
+    verify: Annotated[bool, typer.Option("--verify", help="Read every entry and count the damaged ones.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all of them.")] = False,
+) -> None:
+    """List, verify or clear the view caches: teachers' outputs for every view of the training images."""
+    from kdbench.labels import count_label
+    from kdbench.train import view_files
+    from kdbench.train.view_table import cache_folder
+
+    typer.echo(f"folder: {cache_folder()}")
+    damaged = view_files.check_caches() if verify else {}
+    for file in view_files.list_caches():
+        found = f", {damaged[file.path]} damaged entries" if file.path in damaged else ""
+        share = f", {100 * file.filled / file.entries:.1f} % of {file.entries} entries filled" if file.entries else ""
+        typer.echo(f"{file.path.name}: {file.state}{share}, {count_label(file.disk_bytes)}B on disk{found}")
+    if clear:
+        typer.echo(f"removed {count_label(view_files.clear())}B")
 
 
 @app.command()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,14 @@ from typing import Any
 import torch
 
 from kdbench.labels import seconds_label
+from kdbench.method import methods
 from kdbench.record import Job, TrialSpec
 from kdbench.search.agenda import Agenda
+from kdbench.search.capacity import cores, workers_for
 from kdbench.session import read_only
 from kdbench.store import Store
-from kdbench.study.plan import Stream, job_of, search_spec, teacher_spec
-from kdbench.study.schema import Study
+from kdbench.study.plan import Stream, job_of, search_spec, source_spec, streams, teacher_spec
+from kdbench.study.schema import Cell, Study
 from kdbench.terminal import describe
 from kdbench.train import checkpoint
 from kdbench.train.recipe import Recipe, resolve_precision
@@ -76,39 +80,62 @@ def describe_plan(study: Study, folder: Path, *, probe: bool) -> Plan:
     """The plan of a study that may have been run in part; with `probe`, seconds are measured on this machine."""
     records = read_only(folder) if folder.exists() else {}
     agenda = Agenda(study, records, lambda key: True)
-    known = [spec for spec in agenda.known() if spec.key not in records]
-    teacher = teacher_spec(study)
+    known = agenda.known()
+    students = [spec for spec in known if spec.phase == "search"]
+    possible = [] if agenda.search_over() else sources(study)
+    needed = [source for spec in known if (source := job_of(study, spec).init) is not None]
+    first = [
+        spec for spec in (teacher_spec(study), *{s.key: s for s in [*possible, *needed]}.values()) if spec is not None
+    ]
+    to_search = agenda.rounds * len(agenda.streams) - len(agenda.own_search())
     counts = {
-        "teacher": int(teacher is not None and teacher.key not in records),
-        "search": agenda.rounds * len(agenda.streams) - len(agenda.own_search()),
-        "final": agenda.left() - (agenda.rounds * len(agenda.streams) - len(agenda.own_search())),
+        "teacher": sum(spec.phase == "teacher" and spec.key not in records for spec in first),
+        "source": sum(spec.phase == "source" and spec.key not in records for spec in first),
+        "search": to_search,
+        "final": agenda.left() - to_search,
     }
-    workers = max(1, torch.get_num_threads() // study.resources.cpus_per_trial)
-    return Plan(study.study, counts, known, measured(study, counts) if probe else None, workers)
+    trainings = [
+        spec for spec in [*first, *students, *(s for s in known if s.phase == "final")] if spec.key not in records
+    ]
+    workers = (
+        1 if study.resources.executor == "local" else workers_for(study.resources, cores(), torch.cuda.device_count())
+    )
+    return Plan(study.study, counts, trainings, measured(study, counts) if probe else None, workers)
+
+
+def sources(study: Study) -> list[TrialSpec]:
+    """The trainings on the source task, one for each student that a transfer-learning method may start from."""
+    if not any(methods.get(method).starts_from == "source" for method in study.methods):
+        return []
+    models = [cell.config(dict(zip(cell.space, sizes, strict=True))) for cell in study.cells() for sizes in grid(cell)]
+    return [spec for model in models if (spec := source_spec(study, model)) is not None]
+
+
+def grid(cell: Cell) -> Iterator[tuple[Any, ...]]:
+    """Every combination of the searched sizes."""
+    return itertools.product(*(choice.values for choice in cell.space.values()))
 
 
 def measured(study: Study, counts: dict[str, int]) -> dict[str, float]:
-    """Seconds by stage on one worker, from a few steps of the teacher and of each method's default at each student.
-
-    Evaluation, start-up and the source task are not in it.
-    """
+    """Seconds by stage on one worker, from a few steps of the teacher, of the source task, and of each method's default
+    at the smallest and the largest student. Evaluation, start-up and latency measurements are not in it."""
     with tempfile.TemporaryDirectory() as folder:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         shop = Workshop(Store(Path(folder)), device, use_cache=False)  # the teacher of the probe is not trained
-        teacher = teacher_spec(study)
+        teacher, on_source = teacher_spec(study), sources(study)[:1]
         seconds = {"teacher": probe_s(Job(teacher), shop) if teacher is not None and counts["teacher"] else 0.0}
-        agenda = Agenda(study, {}, lambda key: True)
+        seconds["source"] = sum(probe_s(Job(spec), shop) for spec in on_source) * counts["source"]
         defaults = [
             search_spec(study, stream, 0, {**study.defaults(stream.method, stream.cell), **sizes})
-            for stream in agenda.streams
+            for stream in streams(study)
             if stream.repeat == 0
-            for sizes in extremes(study, stream)
+            for sizes in extremes(stream)
         ]
         mean = sum(probe_s(job_of(study, spec), shop) for spec in defaults) / len(defaults)
     return {**seconds, "search": mean * counts["search"], "final": mean * counts["final"]}
 
 
-def extremes(study: Study, stream: Stream) -> list[dict[str, Any]]:
+def extremes(stream: Stream) -> list[dict[str, Any]]:
     """The first and the last value of all searched student sizes, under the names of the search space."""
     sizes = {f"student.{name}": choice.values for name, choice in stream.cell.space.items()}
     ends = (0, -1) if sizes else (0,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,6 +55,12 @@ def seconds_label(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def processor_label(name: str) -> str:
+    """`AMD EPYC 7B13` for `AMD EPYC 7B13 64-Core Processor`: a processor's name without marks, cores and clock."""
+    short = re.sub(r"\((R|TM|C)\)|\b\d+-Core\b|\b(CPU|Processor)\b|@.*$", " ", name, flags=re.IGNORECASE)
+    return " ".join(short.split()) or name
 
 
 def plural(count: int, noun: str) -> str:

@@ -21,8 +21,11 @@ PROTOCOL = 1  # raised when the meaning of a result changes, so that tables neve
 
 Phase = Literal["teacher", "source", "search", "final", "latency"]
 Status = Literal["finished", "failed", "diverged", "timed_out", "lost"]
-PHASES: tuple[str, ...] = ("teacher", "source", "search", "final", "latency")
 STATUSES: tuple[str, ...] = ("finished", "failed", "diverged", "timed_out", "lost")
+
+
+class ProtocolError(RecordError):
+    """A record that was made under another protocol: sound, but its numbers mean something else."""
 
 
 @dataclass(frozen=True)
@@ -175,13 +178,22 @@ class TrialRecord:
         """Plain dictionary, as stored: numbers that JSON cannot hold become None."""
         out = {"schema": SCHEMA, "protocol": PROTOCOL, "key": self.key, **asdict(self)}
         out["spec"] = self.spec.to_json()
-        return _finite(out)  # type: ignore[no-any-return]
+        return finite(out)  # type: ignore[no-any-return]
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TrialRecord:
-        """Inverse of `to_json`. Raise RecordError for another schema, missing fields, or a key that does not fit."""
+        """Inverse of `to_json`.
+
+        Raise RecordError for another schema, missing fields, or a key that does not fit; ProtocolError, which is one
+        too, for another protocol.
+        """
         if not isinstance(value, Mapping) or value.get("schema") != SCHEMA:
             raise RecordError(f"not a record of schema {SCHEMA}")
+        protocol = value.get("protocol")
+        if type(protocol) is not int:
+            raise RecordError(f"the protocol is {protocol!r}, not a whole number")
+        if protocol != PROTOCOL:
+            raise ProtocolError(f"made under protocol {protocol}; this kdbench has protocol {PROTOCOL}")
         body = {k: v for k, v in value.items() if k not in ("schema", "protocol", "key")}
         known = {f.name for f in fields(cls)}
         if set(body) != known:
@@ -189,17 +201,17 @@ class TrialRecord:
         if body["status"] not in STATUSES:
             raise RecordError(f"status '{body['status']}' is none of {listed(STATUSES)}")
         record = cls(**{**body, "spec": TrialSpec.from_json(body["spec"])})
-        if value.get("protocol") == PROTOCOL and record.key != value.get("key"):
+        if record.key != value.get("key"):
             raise RecordError(f"the key is {value.get('key')}, but the spec hashes to {record.key}")
         return record
 
 
-def _finite(value: Any) -> Any:
-    """Replace NaN and infinities by None, in place of what JSON cannot hold."""
+def finite(value: Any) -> Any:
+    """A copy of plain values in which None stands for NaN and infinities, which JSON cannot hold."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
+        return {k: finite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     return value

@@ -24,27 +24,39 @@ from kdbench.study.plan import data_config
 from kdbench.study.schema import Study
 from kdbench.terminal import Tally, view_for
 
-INTERRUPTED = 130
+FAILED, INTERRUPTED = 1, 130
 PHASES_OF = {"teachers": ("teacher",), "search": ("source", "search"), "final": ("final",), "latency": ("latency",)}
 
 
 class MirrorListener:
-    """Hands records to the MLflow mirror as they come."""
+    """Hands records to the MLflow mirror as they come, but nothing while latency is measured."""
 
     def __init__(self, store: Store, uri: str | None) -> None:
         from kdbench.track.background import BackgroundMirror
 
         self.mirror = BackgroundMirror(store.folder, uri)
+        self.held: list[TrialRecord] = []
 
     def started(self, job: Job) -> None:
-        """Nothing: the mirror shows what has ended."""
+        """Let the mirror finish before a latency measurement: it would share the processor."""
+        if job.spec.phase == "latency":
+            self.mirror.settle()
 
     def epoch(self, key: str, point: Mapping[str, float]) -> None:
         """Nothing: curves are written at the end, in one call."""
 
     def ended(self, record: TrialRecord) -> None:
         """Queue the record for MLflow."""
-        self.mirror.write(record)
+        if record.spec.phase == "latency":
+            self.held.append(record)
+        else:
+            self.mirror.write(record)
+
+    def close(self) -> tuple[str, ...]:
+        """Write what was held back; return the keys that MLflow lacks."""
+        for record in self.held:
+            self.mirror.write(record)
+        return self.mirror.close()
 
 
 def run_study(
@@ -67,25 +79,64 @@ def run_study(
     if stamp is not None and budget_s is not None:
         raise KdbenchError("--stamp marks a stage as complete, and --budget may end it before. Give one of them.")
     store = Store(folder)
-    with store.lock():
-        records, messages = store.read_all()
-        say(console, messages, as_json)
-        store.write_study(study.to_json() | {"provenance": provenance(study)}, source)
-        check_data(study, store, records)
-        budget = Budget(budget_s)
-        agenda = Agenda(study, records, lambda key: store.weights_path(key).exists(), until, budget)
-        if not agenda.finished:
-            execute(study, store, agenda, console, as_json)
-        write_json(folder / "current.json", agenda.current())
-        interrupted = not agenda.finished
-        print_report(folder, console, as_json)
-        if stamp is not None and not interrupted:
-            write_stamp(stamp, agenda, until)
-    if interrupted:
-        text = f"Stopped: {len(agenda.records)} trainings are done and kept. Run the same command again to go on."
-        say(console, [text], as_json)
+    try:
+        with store.lock():
+            return resume(study, source, store, budget_s, until, console, as_json, stamp)
+    except KeyboardInterrupt:
+        say(console, [stopped(len(list(store.records_folder.glob("*.json"))))], as_json)
         return INTERRUPTED
+
+
+def resume(
+    study: Study, source: str, store: Store, budget_s: float | None, until: str, console: Console, as_json: bool,
+    stamp: Path | None,
+) -> int:  # fmt: skip
+    """Go on with a study whose lock is held, then write its report; return the exit status."""
+    found, messages = store.read_all()
+    say(console, messages, as_json)
+    store.write_study(study.to_json() | {"provenance": provenance(study)}, source)
+    check_data(study, store, found)
+    records = without_lost(found)
+    budget = Budget(budget_s, past=records.values())
+    agenda = Agenda(study, records, lambda key: store.weights_path(key).exists(), until, budget)
+    if not agenda.finished:
+        execute(study, store, agenda, console, as_json)
+    write_json(store.folder / "current.json", agenda.current())
+    print_report(store.folder, console, as_json)
+    if not agenda.finished:
+        say(console, [stopped(len(agenda.records))], as_json)
+        return INTERRUPTED
+    if (failed := failed_teacher(agenda)) is not None:
+        path = store.record_path(failed.key)
+        text = f"The teacher has status '{failed.status}' ({failed.error}), so nothing could be distilled from it."
+        say(console, [f"{text} Mend the cause, delete {path}, and run the same command again."], as_json)
+        return FAILED
+    if stamp is not None:
+        write_stamp(stamp, agenda, until)
     return 0
+
+
+def stopped(count: int) -> str:
+    """What a person is told whose run was interrupted."""
+    return f"Stopped: {count} trainings are done and kept. Run the same command again to go on."
+
+
+def without_lost(records: Mapping[str, TrialRecord]) -> dict[str, TrialRecord]:
+    """Records that stand. Trainings that the machine lost, and those that failed for want of a network whose record is
+    gone, are done again."""
+
+    def stands(record: TrialRecord) -> bool:
+        needed = [key for key in (record.spec.teacher, record.spec.init) if key is not None]
+        orphan = record.status == "failed" and any(key not in records for key in needed)
+        return record.status != "lost" and not orphan
+
+    return {key: record for key, record in records.items() if stands(record)}
+
+
+def failed_teacher(agenda: Agenda) -> TrialRecord | None:
+    """The teacher's record, if it did not finish."""
+    record = agenda.records.get(agenda.teacher.key) if agenda.teacher is not None else None
+    return record if record is not None and record.status != "finished" else None
 
 
 def write_stamp(path: Path, agenda: Agenda, stage: str) -> None:
@@ -115,16 +166,26 @@ def provenance(study: Study) -> str:
 
 
 def check_data(study: Study, store: Store, records: Mapping[str, TrialRecord]) -> None:
-    """Store the split with its hash. Raise DataError if earlier records of this study were trained on other data."""
-    splits = data.load(data_config(study.data))
-    write_json(store.folder / "splits.json", data.split_indices(splits))
-    for record in records.values():
-        trained_on = record.environment.get("data_hash")
-        if record.spec.data == data_config(study.data) and trained_on not in (None, splits.hash):
-            raise DataError(
-                f"{store.record_path(record.key)} was trained on data with hash {trained_on[:12]}, but "
-                f"'{study.data.name}' now has {splits.hash[:12]}. Put the old data back or give the study another name."
-            )
+    """Fetch what is missing, and store the splits with their hashes, the test split's too.
+
+    Raise DataError if data are missing, or if earlier records of this study were trained or tested on other data.
+    """
+    sections = {"data": study.data, **({"source": study.source.data} if study.source is not None else {})}
+    splits = {}
+    for name, section in sections.items():
+        config = data_config(section)
+        loaded = data.load(config, test=name == "data")
+        splits[name] = data.split_indices(loaded)
+        now = {"data_hash": loaded.hash, "test_hash": loaded.test_hash}
+        for record in (r for r in records.values() if r.spec.data == config):
+            for kind, value in now.items():
+                if (then := record.environment.get(kind)) is not None and value is not None and then != value:
+                    raise DataError(
+                        f"{store.record_path(record.key)} has {kind} {then[:12]}, but '{section.name}' now has "
+                        f"{value[:12]}: the images or labels changed. Put the old ones back, or give the study "
+                        "another name."
+                    )
+    write_json(store.folder / "splits.json", splits)
 
 
 def execute(study: Study, store: Store, agenda: Agenda, console: Console, as_json: bool) -> None:
@@ -136,7 +197,7 @@ def execute(study: Study, store: Store, agenda: Agenda, console: Console, as_jso
         view = view_for(Tally(agenda, executor.workers), console, as_json)
         stack.enter_context(view)
         desk = Desk(agenda, store, [view])
-        if study.track.mlflow != "off":
+        if mirrored(study):
             mirror = MirrorListener(store, mlflow_uri(study))
             mirror.mirror.sync(agenda.records.values())
             desk.listeners.append(mirror)
@@ -150,11 +211,9 @@ def execute(study: Study, store: Store, agenda: Agenda, console: Console, as_jso
 def executor_for(study: Study, store: Store) -> Executor:
     """Ray, or this process where the study says so."""
     if study.resources.executor == "local":
-        import torch
-
         from kdbench.search.local import LocalExecutor
 
-        return LocalExecutor(store, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        return LocalExecutor(study.resources, store)
     try:
         from kdbench.search.place import RayExecutor
     except ModuleNotFoundError as error:
@@ -167,14 +226,23 @@ def executor_for(study: Study, store: Store) -> Executor:
     return RayExecutor(study.resources, store.folder)
 
 
+def mirrored(study: Study) -> bool:
+    """Whether the study has an MLflow mirror: not where it is off, nor by default where MLflow is not installed."""
+    from kdbench.track import available
+
+    return study.track.mlflow != "off" and (study.track.mlflow != "auto" or available())
+
+
 def mlflow_uri(study: Study) -> str | None:
-    """Where the mirror is, or None for the store beside the records."""
+    """Where the mirror is, or None for the store beside the records. Raise KdbenchError where it is off."""
+    if study.track.mlflow == "off":
+        raise KdbenchError(f"study '{study.study}' has track.mlflow: off, so it has no mirror.")
     return None if study.track.mlflow == "auto" else study.track.mlflow
 
 
 def close_mirror(listener: MirrorListener, store: Store, console: Console, as_json: bool) -> None:
     """Flush the mirror within a bound, and say what is missing."""
-    missing = listener.mirror.close()
+    missing = listener.close()
     if missing:
         text = f"MLflow lacks {len(missing)} records; write them with: kdbench sync {store.folder}"
         say(console, [text], as_json)
@@ -257,8 +325,6 @@ def sync_study(folder: Path) -> str:
     from kdbench.track.mirror import Mirror
 
     study = study_of(folder)
-    if study.track.mlflow == "off":
-        raise KdbenchError(f"{folder}: the study has track.mlflow = off, so it has no mirror.")
     with Store(folder).lock():
         done = Mirror(folder, mlflow_uri(study)).sync(read_only(folder).values())
     return f"MLflow: {done.created} runs created, {done.updated} updated, {done.unchanged} unchanged."

@@ -7,6 +7,7 @@ weights/<key>.safetensors             trained networks        work/<key>/       
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import shutil
@@ -16,23 +17,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kdbench.errors import LockedError, RecordError
-from kdbench.record import TrialRecord
+from kdbench.errors import KdbenchError, LockedError, RecordError
+from kdbench.record import ProtocolError, TrialRecord
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that whoever reads it, after whatever crash, sees the old bytes or the new, never a mixture."""
+def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a file so that whoever reads it, after whatever crash, sees the old bytes or the new, never a mixture.
+
+    durable: also outlive a power cut, which costs several milliseconds. Without it, a crash of the process is outlived.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as out:
             out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
+            if durable:
+                out.flush()
+                os.fsync(out.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
+    if durable:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    """Bring a folder's names to the disk."""
+    directory = os.open(path, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:
@@ -69,10 +80,17 @@ class Store:
         shutil.rmtree(self.work_folder(record.key), ignore_errors=True)
 
     def read(self, key: str) -> TrialRecord:
-        """Read one record. Raise RecordError that names the file and what is wrong with it."""
+        """Read one record. Raise RecordError that names the file and what is wrong with it.
+
+        A record of another protocol is a ProtocolError: it is sound, and another kdbench can read it.
+        """
         path = self.record_path(key)
         try:
             record = TrialRecord.from_json(json.loads(path.read_bytes()))
+        except ProtocolError as error:
+            raise ProtocolError(
+                f"{path}: {error}. Give the study another name, or report with the kdbench that made it."
+            ) from error
         except (OSError, ValueError, TypeError, RecordError) as error:
             raise RecordError(f"{path}: {error}") from error
         if record.key != key:
@@ -83,18 +101,27 @@ class Store:
         """All records by key, and one message for each file that was unreadable and has been set aside.
 
         What is set aside goes to `records/quarantine/`, so that its training is done again and nothing is deleted.
+        Raise ProtocolError, and set nothing aside, if a record was made under another protocol.
         """
         records: dict[str, TrialRecord] = {}
         messages: list[str] = []
         for path in sorted(self.records_folder.glob("*.json")):
             try:
                 records[path.stem] = self.read(path.stem)
+            except ProtocolError:
+                raise
             except RecordError as error:
-                aside = self.records_folder / "quarantine" / path.name
-                aside.parent.mkdir(exist_ok=True)
-                path.replace(aside)
+                aside = self._set_aside(path)
                 messages.append(f"{error}. Set aside as {aside}; the training is done again.")
         return records, messages
+
+    def _set_aside(self, path: Path) -> Path:
+        """Move a file to the quarantine under a name that is free there; returns where it is now."""
+        folder = self.records_folder / "quarantine"
+        folder.mkdir(exist_ok=True)
+        numbered = (folder / f"{path.stem}.{n}{path.suffix}" for n in itertools.count(2))
+        aside = next(free for free in itertools.chain([folder / path.name], numbered) if not free.exists())
+        return path.replace(aside)
 
     def write_study(self, study: Mapping[str, Any], source: str | None = None) -> None:
         """Store the resolved study, and the file as the user wrote it."""
@@ -103,9 +130,22 @@ class Store:
             write_atomic(self.folder / "study.yaml", source.encode())
 
     def read_study(self) -> dict[str, Any] | None:
-        """The resolved study that this folder was started with, or None."""
+        """The resolved study that this folder was started with, or None. Raise KdbenchError if it cannot be read."""
         path = self.folder / "study.json"
-        return json.loads(path.read_bytes()) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            study = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            reason = str(error)
+        else:
+            if isinstance(study, dict):
+                return study
+            reason = "not a mapping"
+        raise KdbenchError(
+            f"{path} cannot be read as a study: {reason}. Run `kdbench run` on the study file again: it writes "
+            "study.json anew and keeps every record that fits."
+        )
 
     @contextmanager
     def lock(self) -> Iterator[None]:

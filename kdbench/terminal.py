@@ -13,10 +13,11 @@ from rich.live import Live
 from rich.table import Table
 
 from kdbench.labels import seconds_label
-from kdbench.record import Job, TrialRecord, TrialSpec, metric
+from kdbench.record import Job, TrialRecord, TrialSpec, finite, metric
 from kdbench.search.agenda import Agenda
 
 Row = str
+REDRAW_S = 0.5
 
 
 def row_of(spec: TrialSpec) -> Row:
@@ -43,7 +44,6 @@ class Tally:
         self.done: Counter[Row] = Counter()
         self.failed: Counter[Row] = Counter()
         self.best: dict[Row, float] = {}
-        self.points: dict[str, Mapping[str, float]] = {}
         self.new = 0
         self.wall_s = 0.0
         for record in agenda.records.values():
@@ -81,29 +81,40 @@ class Tally:
 
 
 class LiveView:
-    """The table, redrawn in place."""
+    """The table, redrawn in place, from the thread that runs the study and at most twice a second."""
 
     def __init__(self, tally: Tally, console: Console) -> None:
         self.tally = tally
-        self.live = Live(get_renderable=tally.table, console=console, refresh_per_second=2)
+        self.live = Live(console=console, auto_refresh=False)
+        self._drawn = 0.0
 
     def __enter__(self) -> LiveView:
         self.live.start()
+        self.draw()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.live.update(self.tally.table())
         self.live.stop()
 
+    def draw(self) -> None:
+        """Draw the table as it stands, unless it was drawn just before."""
+        if time.monotonic() - self._drawn >= REDRAW_S:
+            self.live.update(self.tally.table(), refresh=True)
+            self._drawn = time.monotonic()
+
     def started(self, job: Job) -> None:
-        """Nothing to do: the table reads the agenda."""
+        """Show it."""
+        self.draw()
 
     def epoch(self, key: str, point: Mapping[str, float]) -> None:
-        """Keep the newest point."""
-        self.tally.points[key] = point
+        """Show that time passes."""
+        self.draw()
 
     def ended(self, record: TrialRecord) -> None:
         """Count it."""
         note_ended(self.tally, record)
+        self.draw()
 
 
 def note_ended(tally: Tally, record: TrialRecord) -> None:
@@ -158,7 +169,7 @@ class LineView:
         self.out.flush()
 
     def _json(self, value: Any) -> None:
-        self.out.write(json.dumps(value) + "\n")
+        self.out.write(json.dumps(finite(value), allow_nan=False) + "\n")
         self.out.flush()
 
 

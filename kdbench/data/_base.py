@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def data_root() -> Path:
-    """The folder of data sets: KDBENCH_DATA where it is set, else the user's cache folder of kdbench."""
+    """The folder of data sets, absolute: KDBENCH_DATA where it is set, else the user's cache folder of kdbench."""
     if named := os.environ.get("KDBENCH_DATA"):
-        return Path(named).expanduser()
+        return Path(named).expanduser().resolve()
     import platformdirs  # inside, so that training itself needs nothing but torch and numpy
 
     return Path(platformdirs.user_cache_dir("kdbench"))

@@ -82,8 +82,8 @@ def _numbers(config: Mapping[str, Any], info: DataInfo) -> list[tuple[str, str]]
     if "split_seed" in config and config["split_seed"] is None:
         found.append(("split_seed", "None. Allowed: a whole number, at least 0."))
     if info.n_validation and config.get("validation") not in (None, 0, info.n_validation):
-        own = f"'{info.name}' has its own validation split of {info.n_validation} images"
-        found.append(("validation", f"{config['validation']!r}. Allowed: {info.n_validation} or 0, since {own}."))
+        own = f"'{info.name}' has its own validation split of that many images"
+        found.append(("validation", f"{config['validation']!r}. Allowed: {info.n_validation} or nothing, since {own}."))
     elif not info.n_validation:
         found += outside("validation", 0, info.n_train - 1, images)
     return found

@@ -40,12 +40,15 @@ def describe(name: str) -> DataInfo:
 
 
 def listing() -> dict[str, dict[str, Any]]:
-    """Facts about every known data set by name, as plain values; a malformed file has its error as the only fact."""
+    """Facts about every known data set by name, as plain values: the fields of DataInfo.
+
+    A file that cannot be read or is malformed has `name` and `error` instead, and does not hide the others.
+    """
     rows: dict[str, dict[str, Any]] = {}
     for name in known():
         try:
             rows[name] = asdict(describe(name))
-        except DataError as error:
+        except (DataError, OSError) as error:
             rows[name] = {"name": name, "error": str(error)}
     return rows
 

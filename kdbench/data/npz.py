@@ -8,6 +8,8 @@ malformed file is a DataError that names file, key, what was got and what is all
 
 from __future__ import annotations
 
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Hashable, Mapping
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
 REQUIRED = ("train_images", "train_labels", "test_images", "test_labels")
 OPTIONAL = ("val_images", "val_labels")
 # What reading a damaged archive may raise, from the archive down to the header of an array.
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, NotImplementedError)
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, EOFError, SyntaxError, ValueError, OSError,
+    RuntimeError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

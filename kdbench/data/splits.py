@@ -95,11 +95,16 @@ def load(config: Mapping[str, Any], *, test: bool = False) -> Splits:
 
 
 def split_indices(splits: Splits) -> dict[str, Any]:
-    """What is stored as splits.json: configuration, hashes, and the positions of train and validation images."""
+    """What is stored as splits.json, as plain values.
+
+    config; hash; test_hash and test, the number of test images, which are None unless the splits were loaded with
+    `test=True`; train and validation: positions, see Splits.indices.
+    """
     return {
         "config": splits.config.to_json(),
         "hash": splits.hash,
         "test_hash": splits.test_hash,
+        "test": None if splits.test is None else len(splits.test),
         **{name: positions.tolist() for name, positions in splits.indices.items()},
     }
 

@@ -32,11 +32,10 @@ class Views:
         mean: Sequence[float],
         std: Sequence[float],
         device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
     ) -> None:
         n, height, width, channels = images.shape
         side, rows, columns = 2 * crop + 1, height + 2 * crop, width + 2 * crop
-        self.device, self.dtype = torch.device(device), dtype
+        self.device = torch.device(device)
         self._length = n
         self.count = side * side * (2 if flip else 1)
         self.identity = crop * side + crop
@@ -63,7 +62,7 @@ class Views:
         return torch.randint(self.count, (n,), generator=generator, device=generator.device)
 
     def batch(self, index: Tensor, view: Tensor) -> Tensor:
-        """Images (B, C, H, W) in channels_last: the views `view` of the images at positions `index`, both int64 (B,).
+        """Images float32 (B, C, H, W), channels_last: the views `view` of the images at `index`, both int64 (B,).
 
         Index and view are not checked against their limits, which would wait for the device.
         """
@@ -72,7 +71,7 @@ class Views:
         pixels = self._windows.index_select(0, starts).view(len(starts), height * width * channels)
         # The operations of ToTensor and Normalize in their order, so that the result is theirs to the last bit.
         scaled = pixels.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
-        return scaled.to(self.dtype).view(-1, height, width, channels).permute(0, 3, 1, 2)
+        return scaled.view(-1, height, width, channels).permute(0, 3, 1, 2)
 
     def plain(self, index: Tensor) -> Tensor:
         """Images (B, C, H, W) as they are, without crop or mirroring: what evaluation reads. index: int64 (B,)."""

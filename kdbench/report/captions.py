@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from kdbench.labels import count_label, plural, settings_label, value_label
+from kdbench.labels import count_label, plural, processor_label, settings_label, value_label
 from kdbench.record import TrialRecord
 from kdbench.report import stats
 from kdbench.report.fairness import FAILURES, Fairness
 from kdbench.report.leaderboard import Leaderboard
 from kdbench.report.load import Results
 from kdbench.report.pareto import Hypervolume
+from kdbench.report.search import objective_title, search_objectives
 
 COVERAGE = "With few seeds it is too narrow: at n = 3 it covers about 75 %, at n = 5 84 %, at n = 10 90 %."
 
@@ -62,13 +63,33 @@ def _n(board: Leaderboard) -> str:
 def figure(results: Results, board: Leaderboard) -> str:
     """The caption inside the Pareto figure."""
     name, rule = results.section("data").get("name", "the data"), results.section("final").get("select")
-    chosen = f", chosen on validation by {rule}" if rule else ""
+    chosen = f"; configurations chosen by {rule} on {_objectives(results)}" if rule else ""
     text = (
         f"Test split of {name}: means over {_n(board)} training seeds{chosen}; bars: bootstrap 95 % interval. "
-        "Rows of equal cost are drawn side by side."
+        f"Rows of equal cost are drawn side by side. {_trained_on(results)}"
     )
     warning = partial(board)
     return f"{warning.removesuffix(' Ranks and intervals can still change.')} {text}" if warning else text
+
+
+def _trained_on(results: Results) -> str:
+    """`Trained on AMD EPYC 7B13 (fp32) with torch 2.15.0.`: hardware and versions of what a figure shows, in short."""
+    shown = [r.environment for r in results.records if r.spec.phase in ("teacher", "final") and r.status == "finished"]
+    machines = dict.fromkeys(map(_machine, shown))
+    versions = dict.fromkeys(str(e.get("versions", {}).get("torch", "of unknown version")) for e in shown)
+    return f"Trained on {' and '.join(sorted(machines))} with torch {' and '.join(sorted(versions))}."
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    found, precision = environment.get("hardware", {}), environment.get("precision")
+    name = found.get("gpu" if str(environment.get("device")).startswith("cuda") else "cpu")
+    return processor_label(name or "unknown hardware") + (f" ({precision})" if precision else "")
+
+
+def _objectives(results: Results) -> str:
+    """What the selection looks at: the first objective, or all of them for a front."""
+    names, rule = search_objectives(results), results.section("final").get("select")
+    return " and ".join(objective_title(name) for name in (names if rule == "pareto" else names[:1]))
 
 
 def selection(results: Results) -> str:
@@ -79,10 +100,10 @@ def selection(results: Results) -> str:
         if "trials" in search
         else "trials"
     )
-    shared = f", {settings_label(search['shared'])} searched for every method alike" if search.get("shared") else ""
+    shared = f", {settings_label(results.shared)} searched for every method alike" if results.shared else ""
     rule = f"by the rule '{final['select']}' " if "select" in final else ""
     return (
-        f"Configurations were chosen on validation accuracy {rule}from {budget} per method"
+        f"Configurations were chosen on {_objectives(results)} {rule}from {budget} per method"
         f"{shared}, then retrained on fresh seeds; the test split was met once, after the last epoch of that."
     )
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kdbench.labels import settings_label, value_label
+from kdbench.fields import build, fields_of
+from kdbench.labels import plural, settings_label, value_label
+from kdbench.method import methods
 from kdbench.record import STATUSES, TrialRecord, canonical_json
 from kdbench.report.load import Results
 
@@ -20,7 +22,10 @@ class Fairness:
 
     cells: by column of COMPARED; None where it does not apply (a method without a teacher) or nothing has run.
     search_run, search_planned: trials of all repeats. final_run, final_planned: trainings over all configurations.
-    failures: `search_failed` and so on -> count. differs: columns that are unlike the majority; reasons: in words.
+    failures: `search_failed` and so on -> count. start: `random` or `source task`, None where nothing has run.
+    source_wall_s: of the source trainings that the method starts from; methods that share them each count them.
+    by_definition: settings of training that the method itself fixes, whatever the study says; empty for most.
+    differs: columns that are unlike the majority; reasons: in words.
     """
 
     pair: str
@@ -34,6 +39,9 @@ class Fairness:
     failures: Mapping[str, int]
     search_wall_s: float
     final_wall_s: float
+    start: str | None = None
+    source_wall_s: float = 0.0
+    by_definition: str = ""
     differs: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
 
@@ -53,6 +61,7 @@ COMPARED: dict[str, str] = {
     "search_epochs": "search epochs",
     "final_epochs": "final epochs",
     "training": "training",
+    "hardware": "hardware",
     "shared": "searched for all",
     "data": "data",
     "data_hash": "data hash",
@@ -89,6 +98,19 @@ def configuration(record: TrialRecord) -> tuple[str, ...]:
     return tuple(canonical_json(dict(part)) for part in (spec.method, spec.model, spec.train))
 
 
+def by_definition(record: TrialRecord) -> dict[str, Any]:
+    """Settings of training that the record's method fixes by definition: `{"weight_decay": 0.0}` for `l2sp`.
+
+    Empty for a method that is not registered here: a report must not need the code that made the records.
+    """
+    name = record.spec.method_name
+    if name not in methods:
+        return {}
+    owner = methods.get(name)
+    declared = fields_of(owner)
+    return dict(build(owner, {k: v for k, v in record.spec.hyper.items() if k in declared}).optimiser())
+
+
 def majority(values: Sequence[str | None], preferred: str | None = None) -> str | None:
     """The most frequent value; of tied ones the preferred, else None. None does not vote."""
     votes = Counter(value for value in values if value is not None).most_common()
@@ -103,6 +125,8 @@ def _row(results: Results, pair: str, method: str) -> Fairness:
         return [r for r in results.phase(phase) if r.spec.method_name == method and results.pair(r) == pair]
 
     search, final = of("search"), of("final")
+    both = search + final
+    sources = {r.spec.init for r in both} - {None}
     configurations = len({configuration(r) for r in final})
     seeds, planned = planned_seeds(results), planned_search(results)
     final_run = len({(configuration(r), r.spec.seed) for r in final})
@@ -111,13 +135,15 @@ def _row(results: Results, pair: str, method: str) -> Fairness:
         None if seeds is None else seeds * configurations, configurations,
         {f"{r}_{s}": sum(t.status == s for t in of(r)) for r in ("search", "final") for s in FAILURES},
         sum(r.wall_s for r in search), sum(r.wall_s for r in final),
+        ("source task" if sources else "random") if both else None,
+        sum(r.wall_s for r in results.phase("source") if r.key in sources),
+        _distinct(settings_label(by_definition(r)) or None for r in both) or "",
     )  # fmt: skip
 
 
 def _cells(results: Results, search: list[TrialRecord], final: list[TrialRecord]) -> dict[str, str | None]:
     both, rule = search + final, results.section("final").get("select")
-    shared = results.section("search").get("shared") or {}
-    fixed = [{k: v for k, v in r.spec.train.items() if k != "epochs" and k not in shared} for r in both]
+    fixed = [{k: v for k, v in r.spec.train.items() if k != "epochs" and k not in results.shared} for r in both]
     repeats = {r.spec.slot.get("repeat") for r in search}
     return {
         "search_trials": str(len(search)) if both else None,
@@ -125,13 +151,23 @@ def _cells(results: Results, search: list[TrialRecord], final: list[TrialRecord]
         "search_epochs": _distinct(r.spec.train.get("epochs") for r in search),
         "final_epochs": _distinct(r.spec.train.get("epochs") for r in final),
         "training": _distinct(settings_label(dict(sorted(settings.items()))) for settings in fixed),
-        "shared": (settings_label(shared) or "nothing") if both else None,
+        "hardware": _distinct(_hardware(r.environment) for r in both),
+        "shared": (settings_label(results.shared) or "nothing") if both else None,
         "data": _distinct(settings_label(dict(sorted(r.spec.data.items()))) for r in both),
         "data_hash": _distinct(_short(r.environment.get("data_hash")) for r in both),
         "teacher_hash": _distinct(_short(r.environment.get("teacher_hash")) for r in both if r.spec.teacher),
         "student_space": _student_space(results, both),
         "selection": None if rule is None or not both else str(rule),
     }
+
+
+def _hardware(environment: Mapping[str, Any]) -> str | None:
+    """`cpu, 1 thread, fp32`: what decides rounding. None for a training that failed before it knew."""
+    if "precision" not in environment:
+        return None
+    device = str(environment.get("device", "unknown device")).partition(":")[0]  # cuda:0 and cuda:1 are alike
+    threads = [plural(int(environment["threads"]), "thread")] if "threads" in environment else []
+    return ", ".join([device, *threads, str(environment["precision"])])
 
 
 def _student_space(results: Results, records: list[TrialRecord]) -> str | None:

@@ -79,7 +79,8 @@ def fairness_frame(rows: Sequence[Fairness]) -> pd.DataFrame:
             "pair": row.pair, "method": row.method, "search_run": row.search_run, "search_planned": row.search_planned,
             "final_configurations": row.configurations, "final_run": row.final_run, "final_planned": row.final_planned,
             **{name: row.cells[name] for name in COMPARED if name != "search_trials"}, **row.failures,
-            "search_wall_s": row.search_wall_s, "final_wall_s": row.final_wall_s, "partial": row.partial,
+            "search_wall_s": row.search_wall_s, "final_wall_s": row.final_wall_s, "start": row.start,
+            "source_wall_s": row.source_wall_s, "fixed_by_definition": row.by_definition, "partial": row.partial,
             "differs_in": " ".join(row.differs), "reasons": "; ".join(row.reasons),
         }
         for row in rows

@@ -6,15 +6,16 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from kdbench.labels import settings_label
-from kdbench.record import METRICS, TrialRecord
+from kdbench.labels import plural, processor_label, settings_label
+from kdbench.record import METRICS, TrialRecord, canonical_json
 from kdbench.report.load import Results, model_key
 
 
 @dataclass(frozen=True)
 class Latency:
-    """What was measured of one model. values: by metric name. conditions: threads, dtype, backend, device."""
+    """What was measured of one model. values: by metric name. conditions: device, threads, dtype, in short."""
 
     values: Mapping[str, float]
     conditions: str
@@ -38,25 +39,60 @@ def latencies(results: Results) -> Latencies:
     groups: dict[str, dict[str, list[TrialRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in results.phase("latency"):
         if record.status == "finished":
-            groups[conditions_of(record)][model_key(record.spec.model)].append(record)
+            groups[canonical_json(conditions_of(record))][model_key(record.spec.model)].append(record)
     if not groups:
         return Latencies()
     order = sorted(groups, key=lambda conditions: (-len(groups[conditions]), conditions))
+    labels = _labels({key: conditions_of(next(iter(groups[key].values()))[0]) for key in order})
     by_model: dict[str, Latency] = {}
     for conditions in order:
         for key, records in groups[conditions].items():
-            by_model.setdefault(key, Latency(_medians(records), conditions))
+            by_model.setdefault(key, Latency(_medians(records), labels[conditions]))
     first = [record for group in groups[order[0]].values() for record in group]
     repeats = {n for r in first for n in r.environment.get("latency", {}).get("repeats", {}).values()}
-    return Latencies(by_model, order[0], tuple(sorted(repeats)))
+    return Latencies(by_model, labels[order[0]], tuple(sorted(repeats)))
 
 
-def conditions_of(record: TrialRecord) -> str:
-    """Everything that has to be equal for two latencies to be compared; the number of repeats need not be."""
-    measured = {k: v for k, v in record.environment.get("latency", {}).items() if k != "repeats"}
-    hardware = record.environment.get("hardware", {})
-    processor = hardware.get("cpu") if str(measured.get("device", "cpu")).startswith("cpu") else hardware.get("gpu")
-    return settings_label({**dict(sorted(measured.items())), **({"processor": processor} if processor else {})})
+def conditions_of(record: TrialRecord) -> dict[str, Any]:
+    """Everything that has to be equal for two latencies to be compared; the number of repeats need not be.
+
+    On a GPU that includes the processor beside it, which starts the kernels.
+    """
+    measured = {
+        k: v for k, v in record.environment.get("latency", {}).items() if k != "repeats" and v not in ("", None)
+    }
+    processor = record.environment.get("hardware", {}).get("cpu")
+    if processor and measured.get("device_type") != "cpu":
+        measured["processor"] = processor
+    return dict(sorted(measured.items()))
+
+
+def _labels(conditions: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """A short text for each of the conditions; where two would read alike, what tells them apart is added."""
+    short = {key: _label(value) for key, value in conditions.items()}
+    out = {}
+    for key, label in short.items():
+        alike = [conditions[other] for other in short if short[other] == label]
+        names = sorted({name for value in alike for name in value})
+        odd = {
+            name: conditions[key].get(name) for name in names if any(v.get(name) != alike[0].get(name) for v in alike)
+        }
+        out[key] = f"{label}, {settings_label(odd)}" if odd else label
+    return out
+
+
+def _label(conditions: Mapping[str, Any]) -> str:
+    """`AMD EPYC 7B13, 1 thread, float32, channels_last, eager, torch 2.15.0`; threads matter on a CPU alone."""
+    on_cpu = conditions.get("device_type", "cpu") == "cpu"
+    parts = [
+        processor_label(str(conditions["device"])) if "device" in conditions else "unknown device",
+        plural(int(conditions["threads"]), "thread") if on_cpu and "threads" in conditions else "",
+        str(conditions.get("dtype", "")),
+        str(conditions.get("memory_format", "")),
+        str(conditions.get("backend", "")).partition(",")[0],
+        f"torch {str(conditions['torch']).partition('+')[0]}" if "torch" in conditions else "",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def _medians(records: list[TrialRecord]) -> dict[str, float]:

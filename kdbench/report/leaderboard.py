@@ -18,6 +18,7 @@ from kdbench.report.fairness import FAILURES, Fairness, configuration, fairness,
 from kdbench.report.latency import Latencies, latencies
 from kdbench.report.load import Results, model_key, table_name
 from kdbench.report.pareto import Hypervolume, hypervolume, on_front
+from kdbench.report.search import merit, search_objectives, searched
 from kdbench.report.stats import Difference, Interval
 
 SCORE = "test_top1_pct"
@@ -33,6 +34,7 @@ class Row:
     values: means over seeds by result name. seeds: those that finished; runs: how many were started; planned: how many
     were to be. scores: test top-1 by seed. differences: by baseline, to the same student trained by `scratch` or `kd`.
     latency_conditions: under which this row's latency was measured. selected_val_top1_pct: of the search trial chosen.
+    selected_merit: its first objective, turned so that more is better.
     failures: `search_diverged` and so on -> count. unranked: why the row has no rank. fronts: the fronts it is on.
     keys: of the records behind the row.
     """
@@ -52,6 +54,7 @@ class Row:
     latency_conditions: str = ""
     latency_comparable: bool = False
     selected_val_top1_pct: float = math.nan
+    selected_merit: float = math.nan
     failures: Mapping[str, int] = field(default_factory=dict)
     rank: int | None = None
     unranked: tuple[str, ...] = ()
@@ -117,7 +120,6 @@ def _student(
     results: Results, group: list[TrialRecord], given: Mapping[tuple[str, str], Fairness], times: Latencies
 ) -> Row:
     spec = group[0].spec
-    shared = results.section("search").get("shared") or {}
     chosen = results.by_key.get(str(spec.slot.get("chosen")))
     failures = {
         k: v for k, v in given[results.pair(group[0]), spec.method_name].failures.items() if k.startswith("search_")
@@ -125,9 +127,10 @@ def _student(
     failures |= {f"final_{status}": sum(r.status == status for r in group) for status in FAILURES}
     row = Row(
         "student", results.pair(group[0]), spec.method_name, model_label(spec.model), spec.model,
-        settings_label({**spec.hyper, **{name: spec.train[name] for name in shared if name in spec.train}}),
+        settings_label(searched(results, group[0])),
         planned=planned_seeds(results), failures=failures,
         selected_val_top1_pct=_number(chosen.result.get("val_top1_pct")) if chosen else math.nan,
+        selected_merit=merit(chosen, search_objectives(results)[0]) if chosen else math.nan,
     )  # fmt: skip
     return _measured(row, group, times)
 
@@ -195,7 +198,7 @@ def _compared(row: Row, students: Sequence[Row]) -> Row:
         rivals = [r for r in students if r.method == method and r.model == row.model and r.scores]
         if rivals and row.scores and method != row.method:
             # chosen on validation, like everything else: the best on test would flatter the baseline
-            rival = max(rivals, key=lambda r: (np.nan_to_num(r.selected_val_top1_pct, nan=-1.0), r.settings))
+            rival = max(rivals, key=lambda r: (np.nan_to_num(r.selected_merit, nan=-np.inf), r.settings))
             differences[method] = difference(row.scores, rival.scores)
     return replace(row, differences=differences)
 

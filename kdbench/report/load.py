@@ -11,7 +11,7 @@ from typing import Any
 
 from kdbench.errors import KdbenchError, RecordError
 from kdbench.labels import model_label
-from kdbench.record import PROTOCOL, TrialRecord, canonical_json
+from kdbench.record import ProtocolError, TrialRecord, canonical_json
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ class Results:
         """A section of the study; empty where the study has none."""
         section = self.study.get(name)
         return section if isinstance(section, Mapping) else {}
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """Settings of training that are searched for every method, with their space; what is null is not searched."""
+        return {k: v for k, v in (self.section("search").get("shared") or {}).items() if v is not None}
 
     @property
     def methods(self) -> list[str]:
@@ -122,17 +127,16 @@ def _read_json(path: Path, hint: str) -> Any:
 
 def _read_record(path: Path) -> TrialRecord:
     try:
-        value = json.loads(path.read_bytes())
-        record = TrialRecord.from_json(value)
+        record = TrialRecord.from_json(json.loads(path.read_bytes()))
+    except ProtocolError as error:
+        raise ProtocolError(
+            f"{path}: {error}, and a table never mixes the two. Move the old records away, or report them with the "
+            "kdbench that made them."
+        ) from error
     except (OSError, ValueError, TypeError, KeyError, RecordError) as error:
         raise RecordError(
             f"{path}: {error}. Run the study again: it sets the file aside and repeats the trial."
         ) from error
-    if value.get("protocol") != PROTOCOL:
-        raise RecordError(
-            f"{path}: made under protocol {value.get('protocol')}, but this kdbench reports protocol {PROTOCOL}; "
-            "a table never mixes the two. Move the old records away, or report them with the kdbench that made them."
-        )
     if path.stem != record.key:
         raise RecordError(f"{path}: holds the record of {record.key}. Rename it, or move it away.")
     return record

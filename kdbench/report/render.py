@@ -19,7 +19,10 @@ from kdbench.report.tables import Table, details_table, fairness_table, main_tab
 
 @dataclass(frozen=True)
 class Section:
-    """One leaderboard with its other tables. same: what the fairness table found equal for all its methods."""
+    """One leaderboard with its other tables. same: what the fairness table found equal for all its methods.
+
+    exceptions: what a method fixes by definition, `same` or not.
+    """
 
     name: str
     main: Table
@@ -27,6 +30,7 @@ class Section:
     search: Table
     fairness: Table
     same: list[str]
+    exceptions: list[str]
 
 
 def render(name: str, results: Results, board: Leaderboard, figure: str = "") -> str:
@@ -48,7 +52,7 @@ def _context(results: Results, board: Leaderboard, figure: str) -> dict[str, Any
     search = search_summary(results)
     sections = []
     for name in results.tables:
-        table, same = fairness_table([row for row in board.fairness if table_name(row.pair) == name])
+        table, same, exceptions = fairness_table([row for row in board.fairness if table_name(row.pair) == name])
         rows = board.of(name)
         sections.append(
             Section(
@@ -58,6 +62,7 @@ def _context(results: Results, board: Leaderboard, figure: str) -> dict[str, Any
                 search_table([r for r in search if table_name(r.pair) == name]),
                 table,
                 same,
+                exceptions,
             )
         )
     return {

@@ -9,32 +9,46 @@ from typing import Any
 import pandas as pd
 
 from kdbench.labels import model_label, settings_label
-from kdbench.record import TrialRecord
+from kdbench.record import TrialRecord, metric
+from kdbench.report.fairness import by_definition
 from kdbench.report.load import Results, table_name
 from kdbench.report.pareto import on_front
 
-SCORE = "val_top1_pct"
-DEFAULT_OBJECTIVES = (SCORE, "params")
+DEFAULT_OBJECTIVES = ("val_top1_pct", "params")
 
 
 @dataclass(frozen=True)
 class SearchRow:
-    """The search of one method. best_val_top1_pct: of its best trial on validation; student, settings: that trial's."""
+    """The search of one method. objective: the study's first. best: its value in the best trial; NaN without one.
+
+    student, settings: that trial's.
+    """
 
     pair: str
     method: str
     run: int
     finished: int
-    best_val_top1_pct: float
+    objective: str
+    best: float
     student: str
     settings: str
     wall_s: float
 
 
 def search_objectives(results: Results) -> tuple[str, ...]:
-    """The objectives of the study's search, at least two for a front; empty if it has only one."""
-    names = tuple(results.section("search").get("objectives") or DEFAULT_OBJECTIVES)
-    return names if len(names) > 1 else ()
+    """The objectives of the study's search; the first decides which trial is the best."""
+    return tuple(results.section("search").get("objectives") or DEFAULT_OBJECTIVES)
+
+
+def objective_title(name: str) -> str:
+    """`validation top-1 accuracy` for `val_top1_pct`."""
+    return f"{'validation ' if name.startswith('val_') else ''}{metric(name).title}"
+
+
+def merit(record: TrialRecord, objective: str) -> float:
+    """A trial's value of an objective, turned so that more is better; NaN where it has none."""
+    value = record.result.get(objective)
+    return math.nan if value is None else float(value) * (-1 if metric(objective).direction == "min" else 1)
 
 
 def search_summary(results: Results) -> list[SearchRow]:
@@ -49,21 +63,34 @@ def search_summary(results: Results) -> list[SearchRow]:
 
 
 def _summary(results: Results, pair: str, method: str, trials: list[TrialRecord]) -> SearchRow:
-    finished = [r for r in trials if r.status == "finished" and r.result.get(SCORE) is not None]
-    best = max(finished, key=lambda r: (r.result[SCORE], r.key), default=None)
+    objective = search_objectives(results)[0]
+    finished = [r for r in trials if r.status == "finished" and math.isfinite(merit(r, objective))]
+    best = min(finished, key=lambda r: _order(r, objective), default=None)
     wall_s = sum(r.wall_s for r in trials)
     if best is None:
-        return SearchRow(pair, method, len(trials), 0, math.nan, "", "", wall_s)
+        return SearchRow(pair, method, len(trials), 0, objective, math.nan, "", "", wall_s)
     return SearchRow(
-        pair, method, len(trials), len(finished), float(best.result[SCORE]),
+        pair, method, len(trials), len(finished), objective, float(best.result[objective]),
         model_label(best.spec.model), settings_label(searched(results, best)), wall_s,
     )  # fmt: skip
 
 
+def _order(record: TrialRecord, objective: str) -> tuple[Any, ...]:
+    """The best first; ties go to the smaller model, then to the earlier trial, as in the selection."""
+    slot = record.spec.slot
+    return (-merit(record, objective), record.result.get("params") or math.inf,
+            slot.get("repeat", 0), slot.get("trial", 0), record.key)  # fmt: skip
+
+
 def searched(results: Results, record: TrialRecord) -> dict[str, Any]:
     """Hyper-parameters of a trial: the method's own, and those of training that the study searches for all."""
-    shared = results.section("search").get("shared") or {}
-    return {**record.spec.hyper, **{name: record.spec.train[name] for name in shared if name in record.spec.train}}
+    return {**record.spec.hyper, **searched_training(results, record)}
+
+
+def searched_training(results: Results, record: TrialRecord) -> dict[str, Any]:
+    """Settings of training that the study searches for all methods, but for those that this method itself fixes."""
+    fixed = by_definition(record)
+    return {k: record.spec.train[k] for k in results.shared if k in record.spec.train and k not in fixed}
 
 
 def search_frame(results: Results) -> pd.DataFrame:
@@ -74,10 +101,9 @@ def search_frame(results: Results) -> pd.DataFrame:
     rows = []
     for record in results.phase("search"):
         spec = record.spec
-        shared = results.section("search").get("shared") or {}
         settings = {f"model.{k}": v for k, v in spec.model.items()}
         settings |= {f"method.{k}": v for k, v in spec.hyper.items()}
-        settings |= {f"train.{k}": spec.train[k] for k in shared if k in spec.train}
+        settings |= {f"train.{k}": v for k, v in searched_training(results, record).items()}
         rows.append(
             {
                 "pair": results.pair(record), "method": spec.method_name, "repeat": spec.slot.get("repeat"),
@@ -98,7 +124,7 @@ def search_frame(results: Results) -> pd.DataFrame:
 
 
 def _flag_front(frame: pd.DataFrame, objectives: tuple[str, ...]) -> None:
-    if not objectives or not set(objectives) <= set(frame.columns):
+    if len(objectives) < 2 or not set(objectives) <= set(frame.columns):
         return
     for _, trials in frame[frame["status"] == "finished"].groupby(frame["pair"].map(table_name), sort=True):
         points = trials[list(objectives)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype="float64")

@@ -1,8 +1,8 @@
 """Means, intervals and differences over training seeds: pure functions of arrays; scipy does the resampling.
 
-With few seeds the bootstrap is too narrow. For the mean of normal data its nominal 95 % interval (percentile or BCa
-alike) holds the true mean in about 75 % of cases at n = 3, 84 % at n = 5 and 90 % at n = 10; captions say so. Measured
-by benchmarks/bootstrap_coverage.py.
+With few seeds the bootstrap is too narrow. For the mean of normal data its nominal 95 % percentile interval holds the
+true mean in about 75 % of cases at n = 3, 84 % at n = 5 and 90 % at n = 10; captions say so. Measured by
+benchmarks/bootstrap_coverage.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy import stats
@@ -20,7 +19,6 @@ LEVEL = 0.95
 MINIMUM = 3
 
 Values = Sequence[float] | np.ndarray
-BootstrapMethod = Literal["percentile", "basic", "BCa"]
 
 
 @dataclass(frozen=True)
@@ -54,24 +52,20 @@ def mean(values: Values) -> float:
     return float(np.mean(values)) if len(values) else math.nan
 
 
-def bootstrap_interval(
-    values: Values, seed: int = 0, method: BootstrapMethod = "percentile", resamples: int = RESAMPLES
-) -> Interval:
-    """Bootstrap 95 % interval of the mean. values: (n,), finite. With n < 3 there is none.
+def bootstrap_interval(values: Values, seed: int = 0) -> Interval:
+    """Bootstrap 95 % percentile interval of the mean. values: (n,), finite. With n < 3 there is none.
 
     Source: Efron and Tibshirani 1993; scipy.stats.bootstrap.
     """
     sample = _finite(values)
     if len(sample) < MINIMUM:
         return Interval(None, None, f"n = {len(sample)}: an interval needs at least {MINIMUM} seeds")
-    if np.ptp(sample) == 0:  # BCa divides by the spread; every resample has this mean anyway
+    if np.ptp(sample) == 0:  # every resample has this mean, and only rounding would differ
         return Interval(float(sample[0]), float(sample[0]))
-    return _interval(stats.bootstrap((sample,), np.mean, **_settings(seed, method, resamples)))
+    return _interval(stats.bootstrap((sample,), np.mean, **_settings(seed)))
 
 
-def paired_difference(
-    values: Values, baseline: Values, seed: int = 0, method: BootstrapMethod = "percentile", resamples: int = RESAMPLES
-) -> Difference:
+def paired_difference(values: Values, baseline: Values, seed: int = 0) -> Difference:
     """Mean difference of values that share seeds, position by position, and its interval over the pairs.
 
     values, baseline: (n,). Raise ValueError for unequal lengths.
@@ -80,13 +74,11 @@ def paired_difference(
     if len(first) != len(second):
         raise ValueError(f"paired samples need equal lengths; got {len(first)} and {len(second)}")
     gap = first - second
-    interval = bootstrap_interval(gap, seed, method, resamples)
+    interval = bootstrap_interval(gap, seed)
     return Difference(mean(gap), interval, len(gap), len(gap), True, probability_of_improvement(first, second))
 
 
-def unpaired_difference(
-    values: Values, baseline: Values, seed: int = 0, method: BootstrapMethod = "percentile", resamples: int = RESAMPLES
-) -> Difference:
+def unpaired_difference(values: Values, baseline: Values, seed: int = 0) -> Difference:
     """Difference of the means of independent samples, both resampled. values: (n,), baseline: (m,)."""
     first, second = _finite(values), _finite(baseline)
     if min(len(first), len(second)) < MINIMUM:
@@ -95,7 +87,7 @@ def unpaired_difference(
     elif np.ptp(first) == 0 and np.ptp(second) == 0:
         interval = Interval(float(first[0] - second[0]), float(first[0] - second[0]))
     else:
-        interval = _interval(stats.bootstrap((first, second), _gap, **_settings(seed, method, resamples)))
+        interval = _interval(stats.bootstrap((first, second), _gap, **_settings(seed)))
     gap = mean(first) - mean(second)
     return Difference(gap, interval, len(first), len(second), False, probability_of_improvement(first, second))
 
@@ -115,9 +107,9 @@ def _gap(first: np.ndarray, second: np.ndarray, axis: int = -1) -> np.ndarray:
     return np.asarray(np.mean(first, axis=axis) - np.mean(second, axis=axis))
 
 
-def _settings(seed: int, method: BootstrapMethod, resamples: int) -> dict[str, object]:
+def _settings(seed: int) -> dict[str, object]:
     rng = np.random.default_rng(seed)
-    return {"n_resamples": resamples, "confidence_level": LEVEL, "method": method, "rng": rng, "vectorized": True}
+    return {"n_resamples": RESAMPLES, "confidence_level": LEVEL, "method": "percentile", "rng": rng, "vectorized": True}
 
 
 def _interval(result: object) -> Interval:

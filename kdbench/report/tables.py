@@ -10,7 +10,7 @@ from kdbench.labels import count_label, seconds_label
 from kdbench.record import metric
 from kdbench.report.fairness import COMPARED, FAILURES, Fairness
 from kdbench.report.leaderboard import Row
-from kdbench.report.search import SearchRow
+from kdbench.report.search import DEFAULT_OBJECTIVES, SearchRow, objective_title
 from kdbench.report.stats import Difference
 
 NONE = "–"
@@ -20,6 +20,7 @@ SHORT = {
     "best_epoch_top1_pct": "Val best epoch", "params": "Params", "size_bytes": "Size", "flops": "FLOPs",
     "latency_b1_p50_ms": "Batch 1", "latency_b256_p50_ms": "Batch 256", "train_wall_s": "Training",
 }  # fmt: skip
+START = "the student's first weights; + wall time of the source training, which methods share and compute leaves out"
 ARROWS = {"max": "↑", "min": "↓", "none": ""}
 QUALITY = ("top1_pct", "top5_pct", "nll", "macro_precision_pct", "macro_recall_pct", "ece_pct", "agreement_pct")
 
@@ -78,26 +79,34 @@ def details_table(rows: Sequence[Row]) -> Table:
 def search_table(rows: Sequence[SearchRow]) -> Table:
     """The search of each method, on validation."""
     several = len({row.pair for row in rows}) > 1
+    objective = rows[0].objective if rows else DEFAULT_OBJECTIVES[0]
     columns = [
         *_pair_column(several),
         Column("Method", numeric=False),
         Column("Trials", "finished of run"),
-        Column("Best val top-1 % ↑", "best trial on validation: one training, selected for being the best"),
+        _best_column(objective),
         Column("Student", numeric=False),
         Column("Hyper-parameters", numeric=False),
         Column("Compute", "wall time of all trials"),
     ]
     cells = [
         (*_pair_cell(r.pair, several), Cell(r.method), Cell(f"{r.finished}/{r.run}"),
-         Cell(number_text("top1_pct", r.best_val_top1_pct)),
+         Cell(number_text(r.objective, r.best)),
          Cell(r.student or NONE), Cell(r.settings or NONE), Cell(seconds_label(r.wall_s)))
         for r in rows
     ]  # fmt: skip
     return Table(tuple(columns), tuple(cells), ("student",) * len(cells))
 
 
-def fairness_table(rows: Sequence[Fairness]) -> tuple[Table, list[str]]:
-    """What differs between methods as a table, and what was the same for all as `title: value` lines."""
+def _best_column(objective: str) -> Column:
+    words = _column(objective).heading
+    lower = words if words[:2].isupper() else words[0].lower() + words[1:]
+    split = "val " if objective.startswith("val_") else ""
+    return Column(f"Best {split}{lower}", f"{objective_title(objective)}: one training, selected for being the best")
+
+
+def fairness_table(rows: Sequence[Fairness]) -> tuple[Table, list[str], list[str]]:
+    """What differs between methods as a table, what was the same for all as `title: value`, and the exceptions."""
     same, varying = [], []
     for name, title in COMPARED.items():
         found = {row.cells[name] for row in rows} - {None}
@@ -105,10 +114,13 @@ def fairness_table(rows: Sequence[Fairness]) -> tuple[Table, list[str]]:
             same += [f"{title}: {value}" for value in found]
         elif name != "search_trials":
             varying.append(name)
-    several = len({row.pair for row in rows}) > 1
+    if {row.start for row in rows} - {None} == {"random"}:
+        same.append("start: random")
+    several, transfer = len({row.pair for row in rows}) > 1, any(row.start == "source task" for row in rows)
     columns = [
         *_pair_column(several),
         Column("Method", numeric=False),
+        *([Column("Start", START, numeric=False)] if transfer else []),
         Column("Search trials", "run of planned"),
         Column("Final trainings", "run of planned"),
         *(Column(COMPARED[name].capitalize(), numeric=False) for name in varying),
@@ -116,9 +128,11 @@ def fairness_table(rows: Sequence[Fairness]) -> tuple[Table, list[str]]:
         Column("Final compute", "wall time"),
         Column("Ranked", numeric=False),
     ]
-    cells = [(*_pair_cell(row.pair, several), *_fairness_cells(row, varying)) for row in rows]
+    cells = [(*_pair_cell(row.pair, several), *_fairness_cells(row, varying, transfer)) for row in rows]
     kinds = ["unranked" if row.differs else "missing" if not row.configurations else "student" for row in rows]
-    return Table(tuple(columns), tuple(cells), tuple(kinds)), same
+    fixed = {row.method: row.by_definition for row in rows if row.by_definition}
+    notes = [f"{method} fixes {settings} by definition" for method, settings in fixed.items()]
+    return Table(tuple(columns), tuple(cells), tuple(kinds)), same, notes
 
 
 def _pair_column(several: bool) -> list[Column]:
@@ -130,16 +144,17 @@ def _pair_cell(pair: str, several: bool) -> list[Cell]:
     return [Cell(pair)] if several else []
 
 
-def _fairness_cells(row: Fairness, varying: list[str]) -> tuple[Cell, ...]:
+def _fairness_cells(row: Fairness, varying: list[str], transfer: bool) -> tuple[Cell, ...]:
     def cell(name: str) -> Cell:
         return Cell(f"{row.cells[name] or NONE}{' (differs)' if name in row.differs else ''}")
 
     trials = f"{row.search_run}{'' if row.search_planned is None else f' of {row.search_planned}'}"
     final = f"{row.final_run}{'' if row.final_planned is None else f' of {row.final_planned}'}"
+    start = Cell(row.start or NONE, f"+ {seconds_label(row.source_wall_s)}" if row.source_wall_s else "")
     verdict = "no: differs" if row.differs else "yes" if row.configurations else "no: not retrained"
     differs = " (differs)" if "search_trials" in row.differs else ""
     return (
-        Cell(row.method), Cell(trials + differs), Cell(final), *map(cell, varying),
+        Cell(row.method), *([start] if transfer else []), Cell(trials + differs), Cell(final), *map(cell, varying),
         Cell(seconds_label(row.search_wall_s)), Cell(seconds_label(row.final_wall_s)), Cell(verdict),
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ that is cut short has treated all alike), then final seeds seed by seed, and lat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -57,7 +58,8 @@ class Agenda:
         self._complete = 0  # so many rounds of the search, from the first, have all their records
         self._closed_at: int | None = None  # the first round of the search that no longer fits into the budget
         self._chosen: list[TrialSpec] | None = None  # the finals, once the search is over
-        self._specs = self._recorded()
+        self._specs: dict[tuple[str, str, int, int], TrialSpec] = {}
+        self._adopt_recorded()
 
     def next(self) -> Job | None:
         """A job that can start now, or None. It counts as running until `done` is called."""
@@ -170,25 +172,30 @@ class Agenda:
                 self._specs[*stream.name, trial] = known
         return known
 
-    def _recorded(self) -> dict[tuple[str, str, int, int], TrialSpec]:
-        """Search trials that records hold, by stream and number, as far as this study would build the same from their
-        values; what is left of another study, or of this one before its ranges were changed, is passed over."""
+    def _adopt_recorded(self) -> None:
+        """Take over the search trials that records hold, as far as this study would build the same from their values;
+        what is left of another study, or of this one before its ranges were changed, is passed over."""
         filed: dict[tuple[Any, ...], list[TrialSpec]] = {}
         for record in self.records.values():
             if record.spec.phase == "search":
                 filed.setdefault(self._slot(record.spec), []).append(record.spec)
-        found = {}
         for stream in self.streams if filed else []:
-            pair, space = pair_label(self.study, stream.cell), self.study.space(stream.method, stream.cell)
-            first = self.study.defaults(stream.method, stream.cell)
+            pair = pair_label(self.study, stream.cell)
             for trial in range(self.study.search.trials):
-                for spec in filed.get((pair, stream.method, stream.repeat, trial), []):
-                    values = self._values(spec, space)
-                    if values is None or (trial == 0 and values != first):
-                        continue
-                    if search_spec(self.study, stream, trial, values) == spec:
-                        found[*stream.name, trial] = spec
-        return found
+                filed_here = filed.get((pair, stream.method, stream.repeat, trial), [])
+                fitting = [spec for spec in filed_here if self._fits(spec, stream, trial)]
+                if len(fitting) > 1:  # ranges were changed and changed back: what would be proposed now is the one
+                    proposed = self._proposed(stream, trial)
+                    fitting = [spec for spec in fitting if spec == proposed] or fitting
+                if fitting:
+                    self._specs[*stream.name, trial] = fitting[0]
+
+    def _fits(self, spec: TrialSpec, stream: Stream, trial: int) -> bool:
+        """Whether the study could have asked for this trial."""
+        values = self._values(spec, self.study.space(stream.method, stream.cell))
+        if values is None or (trial == 0 and values != self.study.defaults(stream.method, stream.cell)):
+            return False
+        return search_spec(self.study, stream, trial, values) == spec
 
     def _proposed(self, stream: Stream, trial: int) -> TrialSpec | None:
         """Ask Optuna, with the trials of earlier batches as what is known."""
@@ -216,6 +223,8 @@ class Agenda:
         if not known:
             return Past(params, "running")
         record = self.records[spec.key]
+        if record.status == "timed_out":
+            return Past(params, "pruned")
         objectives = [record.result.get(name) for name in self.study.search.objectives]
         if record.status != "finished" or any(value is None for value in objectives):
             return Past(params, "fail")
@@ -299,7 +308,11 @@ class Agenda:
         """About how many final trainings will follow the search."""
         if "final" not in self.stages:
             return 0
-        return len(self.study.methods) * len(self.study.cells()) * self.study.final.seeds
+        sizes = 0
+        for cell in self.study.cells():
+            per_size = math.prod(len(choice.values) for choice in cell.space.values())
+            sizes += per_size if self.study.final.select == "best_per_size" else 1
+        return len(self.study.methods) * sizes * self.study.final.seeds
 
 
 def holds(space: Space, value: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from kdbench.record import TrialRecord
 
@@ -12,20 +12,28 @@ from kdbench.record import TrialRecord
 class Budget:
     """A wall-clock limit for a run, counted from its creation. None: no limit.
 
-    Expected durations are means over the search and final trainings that ended in this run, so nothing is predicted
-    before the first one has ended.
+    Expected durations are means over the finished search and final trainings of the study, of earlier runs too
+    (`past`). Before there is one, nothing is known and a first round is allowed.
     """
 
-    def __init__(self, seconds: float | None, workers: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        seconds: float | None,
+        workers: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+        past: Iterable[TrialRecord] = (),
+    ) -> None:
         self.seconds = seconds
         self.workers = workers
         self._clock = clock
         self._began = clock()
         self._walls: list[float] = []
+        for record in past:
+            self.note(record)
 
     def note(self, record: TrialRecord) -> None:
         """Learn from how long a training took."""
-        if record.spec.phase in ("search", "final"):
+        if record.spec.phase in ("search", "final") and record.status == "finished":
             self._walls.append(record.wall_s)
 
     @property

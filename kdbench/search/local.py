@@ -6,9 +6,11 @@ import time
 
 import torch
 
-from kdbench.record import TrialRecord
+from kdbench.record import Job, TrialRecord
+from kdbench.search.capacity import threads_for
 from kdbench.search.drive import Desk
 from kdbench.store import Store
+from kdbench.study.schema import Resources
 from kdbench.train.run import failed, run_job, starts_of
 from kdbench.train.workshop import Workshop
 
@@ -18,22 +20,29 @@ class LocalExecutor:
 
     workers = 1
 
-    def __init__(self, store: Store, device: torch.device) -> None:
-        self.shop = Workshop(store, device)
+    def __init__(self, resources: Resources, store: Store) -> None:
+        self.resources = resources
+        self.shop = Workshop(store, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
     def run(self, desk: Desk) -> None:
         """Run jobs until there are none."""
         while (job := desk.next()) is not None:
-            began = time.monotonic()
+            desk.ended(self.work_on(job, desk))
+
+    def work_on(self, job: Job, desk: Desk) -> TrialRecord:
+        """Run one job to its record; an error of the machine is one too, with status `lost`."""
+        began = time.monotonic()
+        torch.set_num_threads(threads_for(self.resources, job.spec.phase))
+        items = run_job(job, self.shop)
+        while True:
             try:
-                for item in run_job(job, self.shop):
-                    if isinstance(item, TrialRecord):
-                        desk.ended(item)
-                    else:
-                        desk.epoch(job.spec.key, item)
+                item = next(items)
             except (MemoryError, OSError, torch.cuda.OutOfMemoryError) as error:
                 starts = starts_of(self.shop.store.work_folder(job.spec.key))
-                desk.ended(failed(job.spec, error, time.monotonic() - began, starts, status="lost"))
+                return failed(job.spec, error, time.monotonic() - began, starts, status="lost")
+            if isinstance(item, TrialRecord):
+                return item
+            desk.epoch(job.spec.key, item)
 
     def close(self) -> None:
         """Nothing to shut down."""

@@ -18,9 +18,12 @@ import ray
 import torch
 from ray import tune
 from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, Trainable, TuneConfig, Tuner
+from ray.tune.error import TuneError
 from ray.tune.search import Searcher
 
+from kdbench.errors import KdbenchError
 from kdbench.record import Job, TrialRecord
+from kdbench.search.capacity import gpus_per_trial, threads_for, workers_for
 from kdbench.search.drive import Desk
 from kdbench.store import Store
 from kdbench.study.schema import Resources
@@ -69,7 +72,7 @@ class Worker(Trainable):
         """Take the next job."""
         self.wait = new_config.get("wait")
         if self.wait is None:
-            torch.set_num_threads(new_config["threads"] or len(os.sched_getaffinity(0)))
+            torch.set_num_threads(new_config["threads"])
             self.job = Job.from_json(json.loads(new_config["job"]))
             self.items: Iterator[dict[str, float] | TrialRecord] = run_job(self.job, self.shop)
         return True
@@ -77,8 +80,8 @@ class Worker(Trainable):
     def keep_place(self, gate: Any, seconds: float, workers: int) -> dict[str, Any]:
         """Wait some seconds, or until as many workers are up as there should be."""
         began = time.monotonic()
-        while time.monotonic() - began < seconds and ray.get(gate.arrive.remote(os.getpid())) < workers:
-            time.sleep(0.05)
+        while ray.get(gate.arrive.remote(os.getpid())) < workers and time.monotonic() - began < seconds:
+            time.sleep(min(seconds, 0.1))
         return {"done": True}
 
     def step(self) -> dict[str, Any]:
@@ -114,9 +117,9 @@ class DeskSearcher(Searcher):
     trials only wait until all workers are up, and where the desk has nothing yet, a trial that waits keeps the place.
     """
 
-    def __init__(self, desk: Desk, workers: int, threads: dict[str, int]) -> None:
+    def __init__(self, desk: Desk, workers: int, resources: Resources) -> None:
         super().__init__(metric="training_iteration", mode="max")  # Tune insists on a metric that every result has
-        self.desk, self.workers, self.threads = desk, workers, threads
+        self.desk, self.workers, self.resources = desk, workers, resources
         self.gate = ray.remote(num_cpus=0)(Gate).remote()
         self.asked = 0
         self.wait_s = SHORTEST_WAIT_S
@@ -136,7 +139,7 @@ class DeskSearcher(Searcher):
         if job is not None:
             self.jobs[trial_id] = job
             self.wait_s = SHORTEST_WAIT_S
-            threads = self.threads.get(job.spec.phase, self.threads["search"])
+            threads = threads_for(self.resources, job.spec.phase)
             return {"folder": folder, "job": json.dumps(job.to_json()), "threads": threads}
         if self.desk.over:
             return Searcher.FINISHED
@@ -172,6 +175,12 @@ class DeskSearcher(Searcher):
         """Nothing: the records are the state."""
 
 
+def environment_of_workers() -> dict[str, str]:
+    """Environment of workers on a cluster that was started without kdbench's settings."""
+    own = {name: os.environ[name] for name in ("KDBENCH_DATA", "KDBENCH_CACHE") if name in os.environ}
+    return {**QUIET, **{name: str(Path(value).resolve()) if value != "off" else value for name, value in own.items()}}
+
+
 class RayExecutor:
     """Runs jobs on a Ray cluster: the one at `ray_address`, else one of its own on this machine."""
 
@@ -184,27 +193,38 @@ class RayExecutor:
         if self._own:
             address = resources.ray_address or os.environ.get("RAY_ADDRESS") or "local"
             dashboard = False if address == "local" else None
-            ray.init(address=address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
+            try:
+                ray.init(
+                    address=address,
+                    include_dashboard=dashboard,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    runtime_env={"env_vars": environment_of_workers()} if address != "local" else None,
+                )
+            except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
+                raise KdbenchError(
+                    f"Ray did not start or could not be reached at '{address}' ({' '.join(str(error).split())[:300]}). "
+                    "Check resources.ray_address, or leave it out to start Ray on this machine."
+                ) from error
         have = ray.cluster_resources()
-        self.cpus, self.gpus = int(have.get("CPU", 1)), have.get("GPU", 0.0)
-        gpus = resources.gpus_per_trial
-        self.gpus_per_trial = (1.0 if self.gpus else 0.0) if gpus == "auto" else float(gpus)
-        by_cpu = max(1, int(self.cpus // resources.cpus_per_trial))
-        by_gpu = int(self.gpus // self.gpus_per_trial) if self.gpus_per_trial else by_cpu
-        self.workers = max(1, min(by_cpu, by_gpu))
+        self.gpus_per_trial = gpus_per_trial(resources, have.get("GPU", 0.0))
+        try:
+            self.workers = workers_for(resources, have.get("CPU", 1.0), have.get("GPU", 0.0))
+        except KdbenchError:
+            self.close()
+            raise
 
     def run(self, desk: Desk) -> None:
         """Run until the desk is over. Tune turns Ctrl-C into an early, orderly return."""
-        teacher = self.resources.cpus_per_teacher
-        per_trial = self.resources.cpus_per_trial
-        # A teacher trains while nothing else runs, so it may use more threads than its worker has reserved.
-        threads = {"search": per_trial, "teacher": 0 if teacher == "auto" else teacher, "latency": 1}
         workers = min(self.workers, desk.agenda.left() + 1)
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)
-        bundle = {"CPU": float(per_trial), **({"GPU": self.gpus_per_trial} if self.gpus_per_trial else {})}
+        bundle = {"CPU": float(self.resources.cpus_per_trial)}
+        if self.gpus_per_trial:
+            bundle["GPU"] = self.gpus_per_trial
+        searcher = DeskSearcher(desk, workers, self.resources)
         tuner = Tuner(
             tune.with_resources(Worker, PlacementGroupFactory([bundle])),
-            tune_config=TuneConfig(search_alg=DeskSearcher(desk, workers, threads), num_samples=-1, reuse_actors=True),
+            tune_config=TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
             run_config=RunConfig(
                 name="tune",
                 storage_path=str(self.folder / "work" / "ray"),
@@ -212,7 +232,13 @@ class RayExecutor:
                 failure_config=FailureConfig(max_failures=self.resources.max_retries),
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except (TuneError, ray.exceptions.RayError) as error:
+            raise KdbenchError(
+                f"Ray Tune stopped ({type(error).__name__}: {' '.join(str(error).split())[-500:]}). Every finished "
+                "training is kept; run the same command again to go on."
+            ) from error
 
     def close(self) -> None:
         """Shut down the cluster if it is our own."""

@@ -1,8 +1,8 @@
 """What to try next: Optuna, asked so that its answer is a pure function of the study and of finished trials.
 
 An Optuna study is rebuilt from the records for each proposal, so there is no state to lose, nothing stays RUNNING, and
-a study that was killed proposes what it would have proposed. Every hyper-parameter has a sampler of its own, seeded by
-its name, so that adding one never shifts the draws of the others.
+a study that was killed proposes what it would have proposed. With `tpe` and `random` every hyper-parameter has a
+sampler of its own, seeded by its name, so that adding one never shifts the draws of the others; `gp` draws jointly.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def sampler_for(kind: str, seed: int, number: int, startup: int) -> BaseSampler:
     if kind == "random" or number < startup:
         return ByName(RandomSampler, seed, number)
     if kind == "tpe":
-        return ByName(TPESampler, seed, number, n_startup_trials=0, multivariate=False)
+        return ByName(TPESampler, seed, number, n_startup_trials=0, multivariate=False, constant_liar=True)
     if kind == "gp":
         return GPSampler(seed=seed_for(seed, "draw", "", number) % 2**32, n_startup_trials=0)
     raise ValueError(f"unknown sampler '{kind}'. Allowed: {', '.join(SAMPLERS)}.")

@@ -41,6 +41,12 @@ class BackgroundMirror:
         listed = list(records)
         self._put(listed, [record.key for record in listed])
 
+    def settle(self, timeout: float = 30.0) -> None:
+        """Wait until what is queued is written, or given up, for at most `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while self._pending and self.error is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+
     def close(self, timeout: float = 30.0) -> tuple[str, ...]:
         """Write what is queued, for at most `timeout` seconds; return the keys that are not known to be written."""
         deadline = time.monotonic() + timeout

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from kdbench.labels import model_label, value_label
 from kdbench.record import TrialRecord, TrialSpec, canonical_json
 
-LAYOUT = 1  # raised when the same record is to be written differently, so that `sync` writes its run anew
+LAYOUT = 2  # raised when the same record is to be written differently, so that `sync` writes its run anew
 
 KEY, STUDY, PHASE, STATUS = "kdbench.key", "kdbench.study", "kdbench.phase", "kdbench.status"
 MODEL, CONFIG, DIGEST = "kdbench.model", "kdbench.config", "kdbench.digest"
@@ -126,11 +127,11 @@ def latency_points(records: Iterable[TrialRecord]) -> dict[str, dict[str, Point]
 
 
 def run_name(spec: TrialSpec) -> str:
-    """`kd T=4 λ=0.9 resnet8x0.5 search r0 t3`: what a person looks for in a list of runs."""
+    """`kd T=4 λ=0.9 resnet8 x0.5 search r0 t3`: what a person looks for in a list of runs."""
     if spec.phase in ("teacher", "source"):
-        return f"{spec.phase} {model_name(spec.model)}"
+        return f"{spec.phase} {model_label(spec.model)}"
     hyper = [
-        f"{SYMBOLS.get(name, name)}={value:.3g}"
+        f"{SYMBOLS.get(name, name)}={value_label(value)}"
         for name, value in spec.hyper.items()
         if isinstance(value, (int, float)) and not isinstance(value, bool)
     ]
@@ -139,15 +140,7 @@ def run_name(spec: TrialSpec) -> str:
         for name, sign in (("repeat", "r"), ("trial", "t"), ("final", "s"))
         if name in spec.slot
     ]
-    return " ".join([spec.method_name, *hyper, model_name(spec.model), spec.phase, *slot])
-
-
-def model_name(model: Mapping[str, Any]) -> str:
-    """`resnet8x0.5` for `{"name": "resnet", "depth": 8, "width": 0.5}`; other settings follow as words."""
-    width = model.get("width", 1)
-    label = f"{model['name']}{model.get('depth', '')}" + (f"x{width:.3g}" if width != 1 else "")
-    rest = [f"{name}={_text(value)}" for name, value in model.items() if name not in ("name", "depth", "width")]
-    return " ".join([label, *rest])
+    return " ".join([spec.method_name, *hyper, model_label(spec.model), spec.phase, *slot])
 
 
 def flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.errors import CheckpointError, listed
+from kdbench.store import write_atomic
 from kdbench.train.view_cache import weights_hash
 
 
@@ -26,20 +26,11 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *,
     """
     from safetensors.torch import save as as_bytes
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     # copied even where it is contiguous on the CPU: safetensors refuses tensors that share memory, as tied weights do
     plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     text = json.dumps(facts, allow_nan=True)
-    try:
-        with partial.open("wb") as file:
-            file.write(as_bytes(plain, metadata={"kdbench": text, "checksum": checksum(plain, text)}))
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    content = as_bytes(plain, metadata={"kdbench": text, "checksum": checksum(plain, text)})
+    write_atomic(path, content, durable=durable)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -66,10 +57,10 @@ def checksum(tensors: Mapping[str, Tensor], text: str) -> str:
     return hashlib.sha256(f"{weights_hash(tensors)}\x1f{text}".encode()).hexdigest()
 
 
-def load_weights(net: nn.Module, tensors: Mapping[str, Tensor], what: str, *, skip: str | None = None) -> list[str]:
+def load_weights(net: nn.Module, tensors: Mapping[str, Tensor], what: str, *, skip: str | None = None) -> None:
     """Load a state dict into `net`; names that start with `skip` are left as they are.
 
-    Returns the names that were left. Raise CheckpointError that lists missing, unknown and misshapen names.
+    Raise CheckpointError that lists missing, unknown and misshapen names.
     """
     own = net.state_dict()
     left = [name for name in own if skip is not None and name.startswith(skip)]
@@ -88,7 +79,6 @@ def load_weights(net: nn.Module, tensors: Mapping[str, Tensor], what: str, *, sk
             f"Shapes: {listed(shapes)}."
         )
     net.load_state_dict({**{name: own[name] for name in left}, **given})
-    return left
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from kdbench.seeds import seed_for
 from kdbench.train import checkpoint
 from kdbench.train.metrics import evaluate
 from kdbench.train.recipe import Recipe
-from kdbench.train.teachers import Teacher, in_float, precision_of
+from kdbench.train.teachers import Teacher, in_float, precision_of, without_tf32
 
 EVALUATION_BATCH = 512
 
@@ -154,7 +155,8 @@ class Training:
         if self.task.teacher is not None:
             self.task.teacher.prepare(order, views)
         sums: dict[str, Tensor] = {}
-        with torch.random.fork_rng():
+        exact = without_tf32() if self.precision == "fp32" else nullcontext()  # for the backward pass and `aux` too
+        with torch.random.fork_rng(), exact:
             torch.manual_seed(seed_for(self.seed, "net", self.epochs_done))
             batches = self.batches(n)
             for number, (low, high) in enumerate(batches):

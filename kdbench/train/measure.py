@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdbench.errors import KdbenchError
+from kdbench.train.environment import cpu_name
 
 PERCENTILES = (5, 50, 95)
 FEWEST_REPEATS = 5  # even where one forward takes longer than the time that is allowed
@@ -162,7 +162,7 @@ def _cuda_ms(run: Callable[[], Any]) -> float:
 def _conditions(device: torch.device, dtype: torch.dtype, threads: int) -> dict[str, Any]:
     cuda = device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(device) if cuda else _cpu_name(),
+        "device": torch.cuda.get_device_name(device) if cuda else cpu_name(),
         "device_type": device.type,
         "driver": _first_line("/proc/driver/nvidia/version") if cuda else "",
         "dtype": str(dtype).removeprefix("torch."),
@@ -174,16 +174,6 @@ def _conditions(device: torch.device, dtype: torch.dtype, threads: int) -> dict[
         + ("oneDNN" if torch.backends.mkldnn.is_available() else "no oneDNN"),
         "torch": torch.__version__,
     }
-
-
-def _cpu_name() -> str:
-    """Model name of the processor, or what Python knows of it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _first_line(path: str) -> str:

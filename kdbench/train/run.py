@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import math
+import os
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -101,7 +103,7 @@ class Run:
 
     def _test(self) -> dict[str, float]:
         """Metrics on the test images, which the trained student meets here for the first and only time."""
-        views, labels = self.shop.test(self.spec)
+        views, labels, _ = self.shop.test(self.spec)
         teacher = self.job.teacher
         other = None if teacher is None else self.shop.teacher_logits(teacher, self.spec, "test", self.precision)
         logits = logits_of(self.training.student, views, self.precision)
@@ -116,6 +118,8 @@ class Run:
             "data_hash": splits.hash,
             "train_images": len(splits.train.labels),
         }
+        if status == "finished" and self.spec.phase in TEST_PHASES:
+            facts["test_hash"] = self.shop.test(self.spec)[2]
         for role, spec in (("teacher", self.job.teacher), ("init", self.job.init)):
             if spec is not None:
                 facts[f"{role}_hash"] = file_hash(self.shop.store.weights_path(spec.key))
@@ -190,20 +194,29 @@ def run_job(job: Job, shop: Workshop) -> Iterator[dict[str, float] | TrialRecord
 def failed(
     spec: TrialSpec, error: BaseException, wall_s: float, starts: list[str], status: Any = "failed"
 ) -> TrialRecord:
-    """The record of a training that ended in an error."""
+    """The record of a training that ended in an error: its message on one line, its traceback in the environment."""
+    facts = {"traceback": traceback_of(error)} if error.__traceback__ is not None else {}
     text = f"{type(error).__name__}: {error}" if not isinstance(error, KdbenchError) else str(error)
     return TrialRecord(
         spec=spec,
         status=status,
         result={},
         curves={},
-        environment=environment(),
+        environment={**environment(), **facts},
         attempts=max(len(starts), 1),
         started=starts[0] if starts else utc_now(),
         ended=utc_now(),
         wall_s=round(wall_s, 3),
-        error=text,
+        error=" ".join(text.split()),
     )
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback as Python prints it, with paths from the folders of kdbench and of installed packages on."""
+    text = "".join(traceback.format_exception(error))
+    for folder in (Path(torch.__file__).resolve().parents[1], Path(__file__).resolve().parents[2]):
+        text = text.replace(f"{folder}{os.sep}", "")
+    return text
 
 
 def measure_latency(spec: TrialSpec, shop: Workshop) -> TrialRecord:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kdbench.data.views import Views
+from kdbench.losses._inputs import full_precision
 from kdbench.method import Outputs
 from kdbench.nets.base import Network
 from kdbench.train.view_cache import Compute, ViewCache
@@ -18,25 +19,30 @@ from kdbench.train.view_cache import Compute, ViewCache
 
 @contextlib.contextmanager
 def precision_of(device: torch.device, precision: str) -> Iterator[None]:
-    """Run networks in `precision`: autocast for `bf16`, nothing for `fp32`."""
-    if precision == "bf16":
-        with torch.autocast(device.type, torch.bfloat16):
-            yield
-    else:
+    """Run networks in `precision`: autocast for `bf16`, convolutions without TF32 for `fp32`."""
+    context = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else without_tf32()
+    with context:
         yield
+
+
+def without_tf32() -> contextlib.AbstractContextManager[None]:
+    """Convolutions of float32 on CUDA in float32: by default cuDNN rounds their inputs to the 10 bits of TF32.
+
+    Matrix products are in float32 by default. On a CPU it changes nothing.
+    """
+    # None keeps a setting; what `flags` is not given, it sets to its own defaults, cuDNN off among them.
+    return torch.backends.cudnn.flags(
+        enabled=None, benchmark=None, benchmark_limit=None, deterministic=None, allow_tf32=False
+    )
 
 
 def in_float(outputs: Outputs) -> Outputs:
     """Outputs in float32, so that losses never lose digits to autocast; float64 stays as it is."""
-
-    def up(tensor: Tensor) -> Tensor:
-        return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
-
     return dataclasses.replace(
         outputs,
-        logits=up(outputs.logits),
-        pooled=up(outputs.pooled),
-        features={name: up(feature) for name, feature in outputs.features.items()},
+        logits=full_precision(outputs.logits),
+        pooled=full_precision(outputs.pooled),
+        features={name: full_precision(feature) for name, feature in outputs.features.items()},
     )
 
 

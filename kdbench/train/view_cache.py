@@ -12,7 +12,6 @@ reads does not depend on who filled the table.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from torch import Tensor
 from kdbench.errors import KdbenchError, listed
 from kdbench.method import Outputs
 from kdbench.record import canonical_json
-from kdbench.train.view_table import SUFFIX, ViewTable, open_table, put_aside, size_of
+from kdbench.train.view_table import SUFFIX, ViewTable, cache_folder, open_table, put_aside, size_of
 
 Compute = Callable[[Tensor, Tensor], Outputs]
 
@@ -33,15 +32,6 @@ SAMPLES = 64
 BATCH = 512
 # Two fp16 steps of the row's largest value: rounding is half a step, and another machine's fp32 is far below the rest.
 TOLERANCE = 2.0**-10
-
-
-def cache_folder() -> Path:
-    """The folder of view caches: KDBENCH_CACHE where it is set, else `views` in the user's cache folder of kdbench."""
-    if named := os.environ.get("KDBENCH_CACHE"):
-        return Path(named).expanduser()
-    import platformdirs  # inside, so that training itself needs nothing but torch and numpy
-
-    return Path(platformdirs.user_cache_dir("kdbench")) / "views"
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:
@@ -60,7 +50,7 @@ class ViewCache:
     computed: entries that this process had to compute. bytes: size of the tables when full.
 
     On a GPU the tables are kept in device memory too where they take at most half of what is free; else rows are sent
-    from pinned memory. (No GPU has run this part.)
+    from pinned memory.
     """
 
     def __init__(self, tables: list[ViewTable], n_images: int, views: int, device: torch.device) -> None:
@@ -152,10 +142,6 @@ class ViewCache:
                     f"by up to {error.max():.3g}"
                 )
         return ""
-
-    def share_filled(self) -> float:
-        """Share of the entries that are filled, in [0, 1]."""
-        return float(min(np.count_nonzero(table.filled()) / table.entries for table in self.tables))
 
     def _ensure(self, entries: np.ndarray, compute: Compute) -> list[np.ndarray]:
         """Rows fp16 of every table; what is missing, torn or damaged in any of them is computed and stored."""

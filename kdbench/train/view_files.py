@@ -1,4 +1,4 @@
-"""The view caches on this machine: list them, check them, clear them."""
+"""The view caches on this machine: list them, check them, clear them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdbench.train.view_cache import cache_folder
-from kdbench.train.view_table import SUFFIX, ViewTable, read_header
+from kdbench.train.view_table import SUFFIX, ViewTable, cache_folder, read_header
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,10 @@ def _describe(path: Path) -> CacheFile:
         return CacheFile(path, state, "", {}, 0, 0, disk_bytes)
     try:
         header = read_header(path)
-    except ValueError as error:
+        table = ViewTable(path, header["entries"], header["width"])
+    except (OSError, ValueError) as error:
         return CacheFile(path, str(error), "", {}, 0, 0, disk_bytes)
-    table = ViewTable(path, header["entries"], header["width"])
     filled = int(table.filled().sum())
     table.close()
     facts = header["facts"]
-    return CacheFile(path, "sound", facts["what"], facts["key"], filled, header["entries"], disk_bytes)
+    return CacheFile(path, "sound", facts.get("what", ""), facts.get("key", {}), filled, header["entries"], disk_bytes)

@@ -66,16 +66,17 @@ class Workshop:
 
         return self.keep(("labels", canonical_json(dict(config)), split), make)
 
-    def test(self, spec: TrialSpec) -> tuple[Views, Tensor]:
-        """Views and labels of the test images. Raise KdbenchError in a phase that must not see them."""
+    def test(self, spec: TrialSpec) -> tuple[Views, Tensor, str]:
+        """Views, labels and hash of the test images. Raise KdbenchError in a phase that must not see them."""
         if spec.phase not in TEST_PHASES:
             raise KdbenchError(f"a {spec.phase} training must not see the test split")
 
-        def make() -> tuple[Views, Tensor]:
+        def make() -> tuple[Views, Tensor, str]:
             splits = data.load(spec.data, test=True)
-            if splits.test is None:
+            if splits.test is None or splits.test_hash is None:
                 raise KdbenchError(f"data set '{spec.data['name']}' has no test split")
-            return self._views(splits, splits.test.images, augmented=False), splits.test.labels.to(self.device)
+            views = self._views(splits, splits.test.images, augmented=False)
+            return views, splits.test.labels.to(self.device), splits.test_hash
 
         return self.keep(("test", canonical_json(dict(spec.data))), make)
 

@@ -87,7 +87,7 @@ def test_the_servers_own_search_finds_a_run_by_its_key(server: str, tmp_path: Pa
     mirror.sync([search(0), search(1)])
     query = {"experiment_ids": [mirror.experiment.id], "filter": f"tags.`kdbench.key` = '{search(1).key}'"}
     (run,) = rest(server, "runs/search", query)["runs"]
-    assert run["info"]["run_name"] == "kd T=4 λ=0.9 resnet8x0.5 search r0 t1"
+    assert run["info"]["run_name"] == "kd T=4 λ=0.9 resnet8 x0.5 search r0 t1"
     metrics = {metric["key"]: metric["value"] for metric in run["data"]["metrics"]}
     assert metrics == {"train_loss": 0.2, "val_top1_pct": 91.0, "params": 19_000}
 
@@ -176,7 +176,7 @@ def test_the_ui_serves_the_studys_runs_and_leaves_no_process_behind(tmp_path: Pa
         serving = [pid for pid in _processes() if f"--port\0{address.rpartition(':')[2]}" in _command(pid)]
         assert serving
         os.kill(ui.pid, number)
-        ui.wait(timeout=15)
+        ui.wait(timeout=60)
     finally:
         ui.kill()
         ui.communicate()

@@ -166,23 +166,62 @@ def test_status_and_plan_and_report_read_what_is_there(copy: Path) -> None:
 
 def test_plan_lists_what_would_run_and_how_long_it_takes(tmp_path: Path) -> None:
     plan = json.loads(kdbench_cli("plan", write_study(tmp_path), "--results", tmp_path, "--json").stdout)
-    assert plan["counts"] == {"teacher": 1, "search": 6, "final": 6}
+    assert plan["counts"] == {"teacher": 1, "source": 2, "search": 6, "final": 6}
     assert all(seconds > 0 for seconds in plan["seconds_on_one_worker"].values())
-    assert {spec["method"]["name"] for spec in plan["known_trainings"]} == {"scratch", "kd", "finetune"}
+    assert [spec["phase"] for spec in plan["known_trainings"]] == ["teacher", "source", "source", *["search"] * 3]
     assert not (tmp_path / "small").exists()
 
 
-def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(tmp_path: Path, finished: Path) -> None:
-    study = write_study(tmp_path)
-    run = start("run", str(study), "--results", str(tmp_path), cwd=tmp_path)
-    wait_for_records(tmp_path / "small", 3)
+def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(tmp_path: Path) -> None:
+    study, longer = write_study(tmp_path), ["--set", "train.epochs=30"]
+    assert kdbench_cli("run", study, "--results", tmp_path / "undisturbed", *longer).exit_code == 0
+    run = start("run", str(study), "--results", str(tmp_path), *longer, cwd=tmp_path)
+    wait_for_records(tmp_path / "small", 2)
     run.send_signal(signal.SIGINT)
     output, _ = run.communicate(timeout=60)
     assert run.returncode == 130, output
     assert "Run the same command again to go on." in output
     assert "Traceback" not in output
+    assert kdbench_cli("run", study, "--results", tmp_path, *longer).exit_code == 0
+    assert facts(tmp_path / "small") == facts(tmp_path / "undisturbed/small")
+
+
+def test_a_failed_teacher_is_said_and_can_be_mended(tmp_path: Path) -> None:
+    study = write_study(tmp_path)
+    result = kdbench_cli("run", study, "--results", tmp_path, "--set", "teacher.time_limit_s=0.000001")
+    assert result.exit_code == 1
+    assert "The teacher has status 'timed_out'" in result.output
+    statuses = {r["spec"]["method"]["name"]: r["status"] for r in facts(tmp_path / "small").values()}
+    assert statuses["kd"] == "failed" and statuses["finetune"] == "finished"
     assert kdbench_cli("run", study, "--results", tmp_path).exit_code == 0
-    assert facts(tmp_path / "small") == facts(finished / "results/small")
+    table = (tmp_path / "small/leaderboard.md").read_text()
+    assert "| kd |" in table
+
+
+def test_lost_trainings_are_done_again(copy: Path) -> None:
+    folder = copy / "results/small"
+    before = facts(folder)
+    victim = next(key for key, record in before.items() if record["spec"]["phase"] == "final")
+    path = folder / "records" / f"{victim}.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "status": "lost", "result": {}, "curves": {}, "error": "MemoryError"}))
+    assert kdbench_cli("run", copy / "small.yaml", "--results", copy / "results").exit_code == 0
+    assert facts(folder) == before
+
+
+def test_data_that_changed_are_refused(copy: Path) -> None:
+    path = next((copy / "results/small/records").glob("*.json"))
+    record = json.loads(path.read_text())
+    record["environment"]["data_hash"] = "0" * 64
+    path.write_text(json.dumps(record))
+    with pytest.raises(KdbenchError, match="the images or labels changed"):
+        kdbench_cli("run", copy / "small.yaml", "--results", copy / "results")
+
+
+def test_more_than_the_machine_has_is_refused(tmp_path: Path) -> None:
+    study = write_study(tmp_path, executor="ray")
+    with pytest.raises(KdbenchError, match="a training asks for 4096 CPU cores"):
+        kdbench_cli("run", study, "--results", tmp_path, "--set", "resources.cpus_per_trial=4096")
 
 
 def wait_for_records(folder: Path, count: int, seconds: float = 120) -> None:
@@ -252,6 +291,17 @@ def test_a_new_method_is_one_new_file(tmp_path: Path) -> None:
     searched = [r["spec"]["method"] for r in facts(tmp_path / "small").values() if r["spec"]["phase"] == "search"]
     assert len({method["weight"] for method in searched if method["name"] == "added"}) == 2
     assert "| added |" in (tmp_path / "small/leaderboard.md").read_text().replace("  ", " ")
+
+
+def test_view_caches_are_listed_verified_and_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "views"))
+    study = write_study(tmp_path)
+    assert kdbench_cli("run", study, "--results", tmp_path, "--until", "search").exit_code == 0
+    # 200 images of 9 views, of which two epochs of two trials have seen some
+    listed = kdbench_cli("cache", "--verify").output
+    assert listed.count("% of 1800 entries filled") == 2 and listed.count("0 damaged entries") == 2
+    assert kdbench_cli("cache", "--clear").exit_code == 0
+    assert list((tmp_path / "views").iterdir()) == []
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -22,10 +22,14 @@ NO_TEACHER = ("scratch", "label_smoothing")
 ENVIRONMENT = {
     "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
     "versions": {"python": "3.11.7", "torch": "2.15.0", "numpy": "2.4.6", "kdbench": "0.1.0"},
-    "hardware": {"cpu": "AMD EPYC 7B13", "cores": 2, "memory_gib": 7.8, "gpu": None},
-    "data_hash": "sha256:5f3a9c0d1e2b4a67", "teacher_hash": None, "precision": "fp32", "threads": 1,
+    "hardware": {"cpu": "AMD EPYC 7B13 64-Core Processor", "cores": 2, "memory_gib": 7.8, "gpu": None},
+    "data_hash": "sha256:5f3a9c0d1e2b4a67", "teacher_hash": None, "precision": "fp32", "device": "cpu", "threads": 1,
 }  # fmt: skip
-LATENCY = {"threads": 1, "dtype": "float32", "backend": "eager", "device": "cpu", "repeats": {"b1": 100, "b256": 100}}
+LATENCY = {  # as kdbench.train.measure writes it
+    "device": "AMD EPYC 7B13 64-Core Processor", "device_type": "cpu", "driver": "", "dtype": "float32", "threads": 1,
+    "memory_format": "channels_last", "backend": "eager, AVX2, oneDNN", "torch": "2.15.0+cu130", "warmup": 10,
+    "repeats": {"b1": 100, "b256": 100},
+}  # fmt: skip
 STUDY: dict[str, Any] = {
     "study": "cifar10", "question": "Which distillation method gives the best small ResNet on CIFAR-10?",
     "data": {"name": "cifar10", "validation": 5000, "train": 45000},
@@ -46,11 +50,12 @@ def record(
     phase: str, method: dict[str, Any], model: dict[str, Any], slot: dict[str, Any], result: dict[str, Any], *,
     status: str = "finished", seed: int = 0, lr: float = 0.1, epochs: int = 100, teacher: str | None = None,
     environment: dict[str, Any] | None = None, wall_s: float = 300.0, data: dict[str, Any] | None = None,
+    init: str | None = None,
 ) -> TrialRecord:  # fmt: skip
     """One record with the environment of the example."""
     train = {**STUDY["train"], "epochs": epochs, "lr": lr}
     data = data or {"name": "cifar10", "validation": 5000, "split_seed": 0, "crop": 4, "flip": True}
-    spec = TrialSpec(phase, data, model, method, train, seed, teacher, None, slot)  # type: ignore[arg-type]
+    spec = TrialSpec(phase, data, model, method, train, seed, teacher, init, slot)  # type: ignore[arg-type]
     around = {
         **copy.deepcopy(ENVIRONMENT),
         **({"teacher_hash": "sha256:77aa0c"} if teacher else {}),

@@ -39,6 +39,12 @@ def test_describing_data_imports_neither_torch_nor_numpy() -> None:
     assert out.strip() == "[]"
 
 
+def test_a_relative_data_root_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KDBENCH_DATA", "sets")
+    assert data.data_root() == tmp_path.resolve() / "sets"
+
+
 def test_the_facts_of_digits_are_those_of_its_arrays() -> None:
     info = data.describe("digits")
     images, labels = Digits().read(Path(), "train")
@@ -146,6 +152,9 @@ def test_splits_json_holds_positions_and_hashes() -> None:
     stored = json.loads(json.dumps(data.split_indices(data.load(DIGITS))))
     assert stored["hash"] == data.load(DIGITS).hash and len(stored["train"]) == 1137
     assert stored["config"]["validation"] == 300
+    assert stored["test"] is None and stored["test_hash"] is None
+    with_test = data.load(DIGITS, test=True)
+    assert data.split_indices(with_test) == {**stored, "test": 360, "test_hash": with_test.test_hash}
 
 
 @pytest.mark.parametrize("name", available())

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,7 @@ def test_a_validation_split_of_the_file_is_used_as_it_is(root: Path) -> None:
     assert data.load({"name": "mine", "validation": 9}).hash == splits.hash
     assert len(data.load({"name": "mine", "validation": 0}).validation) == 0
     assert data.load({"name": "mine", "classes": [2, 1]}).validation.labels.tolist() == [1, 0, 1, 0, 1, 0]
-    with pytest.raises(DataError, match="Allowed: 9 or 0, since 'mine' has its own validation split of 9 images"):
+    with pytest.raises(DataError, match=r"Allowed: 9 or nothing, since 'mine' has its own validation split of that"):
         data.load({"name": "mine", "validation": 20})
 
 
@@ -127,6 +129,25 @@ def test_a_malformed_file_is_named_with_key_got_and_allowed(root: Path, changed:
         data.describe("mine")
     assert str(error.value).startswith(f"{path}: {message}")
     assert data.listing()["mine"]["error"] == str(error.value)
+
+
+def test_a_bad_file_does_not_hide_the_others_from_the_listing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(root)
+    (root / "no archive.npz").write_bytes(b"x")
+    (root / "folder.npz").mkdir()
+    locked = io.BytesIO()
+    with zipfile.ZipFile(locked, "w") as archive:
+        archive.writestr("train_images.npy", b"")
+    # The bit of the general-purpose flags that says "encrypted", in the local header and in the central directory.
+    content = bytearray(locked.getvalue())
+    for magic, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(magic) + place] |= 1
+    (root / "locked.npz").write_bytes(content)
+    rows = data.listing()
+    assert "error" not in rows["mine"] and rows["mine"]["n_train"] == 60
+    for name in ("no archive", "folder", "locked"):
+        assert set(rows[name]) == {"name", "error"} and name in rows[name]["error"]
+    assert "encrypted" in rows["locked"]["error"]
 
 
 def test_labels_of_the_test_split_are_checked_when_it_is_read(root: Path) -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from kdbench.errors import RecordError
-from kdbench.record import METRICS, Job, TrialRecord, TrialSpec, metric
+from kdbench.record import METRICS, PROTOCOL, Job, ProtocolError, TrialRecord, TrialSpec, finite, metric
 
 SPEC = TrialSpec(
     phase="search",
@@ -67,6 +67,7 @@ def test_numbers_that_json_cannot_hold_become_null() -> None:
         ({"schema": 99}, "not a record of schema 1"),
         ({"status": "great"}, "status 'great' is none of finished, failed"),
         ({"extra": 1}, "missing or unknown fields: extra"),
+        ({"protocol": "1"}, "the protocol is '1', not a whole number"),
         ({"key": "f" * 16}, "the key is ffffffffffffffff, but the spec hashes to"),
         ({"spec": {"phase": "search"}}, "missing or unknown: data"),
     ],
@@ -74,6 +75,22 @@ def test_numbers_that_json_cannot_hold_become_null() -> None:
 def test_a_damaged_record_is_refused(change: dict, message: str) -> None:
     with pytest.raises(RecordError, match=message):
         TrialRecord.from_json({**RECORD.to_json(), **change})
+
+
+def test_a_record_of_another_protocol_is_named_as_such_whatever_its_key_and_fields() -> None:
+    other = {**RECORD.to_json(), "protocol": PROTOCOL + 1, "key": "f" * 16, "extra": 1}
+    with pytest.raises(ProtocolError) as error:
+        TrialRecord.from_json(other)
+    assert str(error.value) == f"made under protocol {PROTOCOL + 1}; this kdbench has protocol {PROTOCOL}"
+
+
+def test_finite_looks_into_mappings_and_sequences() -> None:
+    assert finite({"a": (1.5, math.nan), "b": [{"c": -math.inf}], "d": "inf", "e": 3}) == {
+        "a": [1.5, None],
+        "b": [{"c": None}],
+        "d": "inf",
+        "e": 3,
+    }
 
 
 def test_a_metric_is_the_same_for_every_split() -> None:

@@ -19,8 +19,10 @@ import pytest
 from report_example import HYPER, STUDY, final, full_records, latency, measured, record, resnet, trial, write_study
 
 from kdbench.errors import KdbenchError, RecordError
-from kdbench.report import summary, write_report
+from kdbench.report import captions, summary, write_report
 from kdbench.report.frames import csv as csv_text
+from kdbench.report.leaderboard import leaderboard
+from kdbench.report.load import Results
 from kdbench.report.render import latex, markdown
 
 ALL = ["leaderboard.csv", "leaderboard.md", "leaderboard.tex", "leaderboard.html", "fairness.csv", "search.csv",
@@ -156,10 +158,61 @@ def test_captions_say_rule_n_unit_hardware_versions_and_provenance(full: Path) -
         for words in (
             "best_per_size", "3 trials x 3 repeats per method", "n = 4 to 5",
             "unit of replication is the training seed",
-            "last epoch", "test split was met once", "AMD EPYC 7B13, 2 cores, 8 GiB, no GPU", "torch 2.15.0",
+            "last epoch", "test split was met once",
+            "AMD EPYC 7B13 64-Core Processor, 2 cores, 8 GiB, no GPU", "torch 2.15.0",
             "commit 0123456789ab", "98 of 60,000 images are JPEG-75 copies", "1 diverged", "1 failed", "100 repeats",
         ):  # fmt: skip
             assert words in text, (name, words)
+
+
+def test_the_figures_caption_says_hardware_and_versions(full: Path) -> None:
+    caption = "Trained on AMD EPYC 7B13 (fp32) with torch 2.15.0."
+    assert caption in (full / "leaderboard.html").read_text()
+    records = few()
+    records[0].environment.update(device="cuda", precision="bf16", versions={"torch": "2.16.0"})
+    records[0].environment["hardware"]["gpu"] = "NVIDIA H200"
+    text = captions.figure(Results(STUDY, tuple(records)), leaderboard(Results(STUDY, tuple(records))))
+    assert "Trained on AMD EPYC 7B13 (fp32) and NVIDIA H200 (bf16) with torch 2.15.0 and 2.16.0." in text
+
+
+@pytest.mark.parametrize(
+    ("objectives", "rule", "words", "cells"),
+    [
+        (["val_nll", "params"], "best", "chosen on validation negative log-likelihood by the rule 'best'",
+         ("Best val NLL ↓", "| kd | 2/2 | 0.300 | resnet20 |")),
+        (["params", "val_top1_pct"], "best", "chosen on parameters by the rule 'best'",
+         ("Best params ↓", "| kd | 2/2 | 78.7 k | resnet8 |")),
+        (["val_top1_pct", "params"], "pareto", "chosen on validation top-1 accuracy and parameters by the",
+         ("Best val top-1 % ↑", "| kd | 2/2 | 91.00 | resnet8 |")),
+    ],
+)  # fmt: skip
+def test_what_configurations_were_chosen_on_is_the_studys_objective(
+    tmp_path: Path, objectives: list[str], rule: str, words: str, cells: tuple[str, str]
+) -> None:
+    def change(study: dict[str, Any]) -> None:
+        asked(study)
+        study["search"]["objectives"], study["final"]["select"] = objectives, rule
+
+    sure = trial("kd", 0, 0, 90.0)
+    sure.result["val_nll"] = 0.3
+    write_report(write_study(tmp_path, [*few(), sure, trial("kd", 0, 1, 91.0, depth=8)], change))
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert words in text
+    assert all(cell in text for cell in cells)
+
+
+def test_the_fairness_table_shows_the_source_training_and_what_is_fixed_by_definition(tmp_path: Path) -> None:
+    source = record("source", {"name": "scratch"}, resnet(20), {}, {"val_top1_pct": 90.0}, wall_s=600.0)
+    records = [source, *few(), *(final("l2sp", seed, 91.0, init=source.key) for seed in range(3))]
+    write_report(write_study(tmp_path, records, lambda study: asked(study, ("scratch", "kd", "l2sp"))))
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert "| l2sp | source task + 10.0 min |" in text
+    assert "| scratch | random |" in text
+    assert "Except: l2sp fixes weight_decay=0 by definition." in text
+    rows = {row["method"]: row for row in read(tmp_path / "fairness.csv")}
+    assert (rows["l2sp"]["start"], rows["l2sp"]["source_wall_s"]) == ("source task", "600")
+    assert (rows["l2sp"]["fixed_by_definition"], rows["kd"]["fixed_by_definition"]) == ("weight_decay=0", "")
+    assert (rows["kd"]["hardware"], rows["kd"]["start"]) == ("cpu, 1 thread, fp32", "random")
 
 
 def test_unlike_hardware_is_listed_with_its_records(tmp_path: Path) -> None:
@@ -167,7 +220,7 @@ def test_unlike_hardware_is_listed_with_its_records(tmp_path: Path) -> None:
     records[0].environment["hardware"]["gpu"] = "NVIDIA H200"
     write_report(write_study(tmp_path, records, asked))
     text = (tmp_path / "leaderboard.md").read_text()
-    assert "no GPU (5 records); AMD EPYC 7B13, 2 cores, 8 GiB, NVIDIA H200 (1 record)" in text
+    assert "no GPU (5 records); AMD EPYC 7B13 64-Core Processor, 2 cores, 8 GiB, NVIDIA H200 (1 record)" in text
 
 
 def test_the_page_needs_nothing_from_anywhere(full: Path) -> None:
@@ -321,7 +374,7 @@ def test_the_summary_is_a_table_of_equal_columns(full: Path) -> None:
         (lambda folder, path: path.rename(path.with_name("0.json")), RecordError, r"0\.json: holds the record of KEY"),
         (
             lambda folder, path: path.write_text(path.read_text().replace('"protocol":1', '"protocol":0')),
-            RecordError, r"KEY\.json: made under protocol 0, but this kdbench reports protocol 1",
+            RecordError, r"KEY\.json: made under protocol 0; this kdbench has protocol 1, and a table never mixes",
         ),
         (
             lambda folder, path: path.write_text(path.read_text().replace('"seed":0', '"seed":5')),

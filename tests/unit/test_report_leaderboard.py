@@ -168,8 +168,7 @@ def test_latency_of_unlike_conditions_is_shown_and_never_on_the_common_axis(boar
 
 
 def test_a_record_of_another_processor_is_another_condition(board: Callable[..., Leaderboard]) -> None:
-    other = latency(8, 1.0, 0.5)
-    other.environment["hardware"]["cpu"] = "another"  # type: ignore[index]
+    other = latency(8, 1.0, 0.5, conditions={"device": "another"})
     records = finals("kd", [92.0] * 3) + finals("kd", [91.0] * 3, depth=14) + finals("kd", [90.0] * 3, depth=8)
     table = board([*records, latency(20, 1.0, 2.0), latency(14, 1.0, 1.5), other], only("kd"))
     assert not row(table, "kd", "resnet8").latency_comparable
@@ -195,6 +194,11 @@ def test_a_method_with_fewer_trials_is_marked_and_not_ranked(board: Callable[...
     [
         ({"epochs": 200}, "final epochs: 200; the others: 100"),
         ({"environment": {"data_hash": "sha256:other"}}, "data hash: other; the others: 5f3a9c0d1e2b"),
+        (
+            {"environment": {"device": "cuda:0", "precision": "bf16"}},
+            "hardware: cuda, 1 thread, bf16; the others: cpu, 1 thread, fp32",
+        ),
+        ({"environment": {"threads": 8}}, "hardware: cpu, 8 threads, fp32; the others: cpu, 1 thread, fp32"),
         (
             {"data": {"name": "cifar10", "crop": 0}},
             "data: crop=0, name=cifar10; the others: crop=4, flip=true, name=cifar10, split_seed=0, validation=5000",
@@ -238,6 +242,89 @@ def test_a_configuration_with_fewer_seeds_is_marked_and_not_ranked(board: Callab
     records = finals("scratch", [90.0] * 3) + finals("kd", [91.0] * 3) + finals("fitnet", [99.0])
     table = board(records, only("scratch", "kd", "fitnet"))
     assert row(table, "fitnet").unranked == ("final 1 of 3 seeds",)
+
+
+def test_a_training_that_failed_before_it_knew_its_device_is_not_unlike_the_others(
+    board: Callable[..., Leaderboard],
+) -> None:
+    records = finals("scratch", [90.0] * 3) + finals("kd", [91.0, 91.0, None])
+    for name in ("device", "precision", "threads"):
+        next(r for r in records if r.status != "finished").environment.pop(name)  # type: ignore[attr-defined]
+    table = board(records, only("scratch", "kd"))
+    assert [f.cells["hardware"] for f in table.fairness] == ["cpu, 1 thread, fp32"] * 2
+    assert all(r.rank for r in table.rows)
+
+
+def test_a_method_that_starts_from_a_source_task_says_so_with_its_time_and_stays_ranked(
+    board: Callable[..., Leaderboard],
+) -> None:
+    source = record("source", {"name": "scratch"}, resnet(20), {}, {"val_top1_pct": 90.0}, wall_s=600.0)
+    other = record("source", {"name": "scratch"}, resnet(8), {}, {"val_top1_pct": 80.0}, wall_s=100.0)
+    records = [source, other, *finals("scratch", [90.0] * 3), *finals("fine_tune", [91.0] * 3, init=source.key)]
+    table = board(records, only("scratch", "fine_tune", "kd"))
+    given = {f.method: (f.start, f.source_wall_s, f.differs) for f in table.fairness}
+    assert given == {"scratch": ("random", 0.0, ()), "fine_tune": ("source task", 600.0, ()), "kd": (None, 0.0, ())}
+    assert row(table, "fine_tune").rank == 1
+
+
+def test_what_a_method_fixes_by_definition_is_neither_hidden_nor_called_searched(
+    board: Callable[..., Leaderboard],
+) -> None:
+    def change(study: dict[str, Any]) -> None:
+        only("scratch", "l2sp")(study)
+        study["search"]["shared"] = {"weight_decay": [1e-4, 5e-4]}
+
+    table = board(finals("scratch", [90.0] * 3) + finals("l2sp", [91.0] * 3), change)
+    assert [f.by_definition for f in table.fairness] == ["", "weight_decay=0"]
+    assert (row(table, "scratch").settings, row(table, "l2sp").settings) == ("weight_decay=0.0005", "")
+
+
+def test_a_shared_setting_that_is_null_is_not_searched_but_the_same_for_all(board: Callable[..., Leaderboard]) -> None:
+    def change(study: dict[str, Any]) -> None:
+        only("scratch")(study)
+        study["search"]["shared"] = {"lr": None, "weight_decay": None}
+
+    table = board(finals("scratch", [90.0] * 3), change)
+    assert row(table, "scratch").settings == ""
+    cells = table.fairness[0].cells
+    assert (cells["shared"], cells["training"]) == (
+        "nothing", "batch_size=128, lr=0.1, optimizer=sgd, weight_decay=0.0005"
+    )  # fmt: skip
+
+
+def test_of_two_baselines_the_one_chosen_by_the_studys_objective_counts(board: Callable[..., Leaderboard]) -> None:
+    def change(study: dict[str, Any]) -> None:
+        only("scratch", "kd")(study)
+        study["search"]["objectives"] = ["val_nll", "params"]
+
+    sure, accurate = trial("scratch", 0, 0, 89.0, lr=0.1), trial("scratch", 0, 1, 91.0, lr=0.2)
+    sure.result["val_nll"] = 0.3  # type: ignore[index]
+    records = [sure, accurate, *finals("kd", [93.0] * 3)]
+    records += finals("scratch", [90.0] * 3, lr=0.1, chosen=sure.key)
+    records += finals("scratch", [92.0] * 3, lr=0.2, chosen=accurate.key)
+    assert row(board(records, change), "kd").differences["scratch"].mean == 3.0
+
+
+LABEL = "AMD EPYC 7B13, 1 thread, float32, channels_last, eager, torch 2.15.0"
+GPU = {"device": "NVIDIA H100 80GB HBM3", "device_type": "cuda", "driver": "NVRM 580", "torch": "2.15.0"}
+
+
+def test_the_conditions_of_a_latency_are_short_and_name_the_device_once(board: Callable[..., Leaderboard]) -> None:
+    assert board([*finals("kd", [92.0] * 3), latency(20, 1.0, 2.0)], only("kd")).latencies.conditions == LABEL
+    on_gpu = board([*finals("kd", [92.0] * 3), latency(8, 1.0, 2.0, conditions=GPU)], only("kd")).latencies
+    assert [times.conditions for key, times in on_gpu.by_model.items() if '"depth":8' in key] == [
+        "NVIDIA H100 80GB HBM3, float32, channels_last, eager, torch 2.15.0"
+    ]
+
+
+def test_conditions_that_would_read_alike_say_what_tells_them_apart(board: Callable[..., Leaderboard]) -> None:
+    records = finals("kd", [92.0] * 3) + finals("kd", [90.0] * 3, depth=8)
+    times = [latency(20, 1.0, 2.0), latency(8, 1.0, 0.5, conditions={"backend": "eager, AVX512, oneDNN"})]
+    table = board([*records, *times], only("kd"))
+    assert {r.student: r.latency_conditions for r in table.rows} == {
+        "resnet20": f"{LABEL}, backend=eager, AVX2, oneDNN", "resnet8": f"{LABEL}, backend=eager, AVX512, oneDNN"
+    }  # fmt: skip
+    assert [r.latency_comparable for r in table.rows].count(True) == 1
 
 
 def test_compute_and_failures_are_counted_per_method(board: Callable[..., Leaderboard]) -> None:

@@ -38,10 +38,10 @@ def test_the_interval_is_the_binomial_quantile_for_zeros_and_a_four() -> None:
     assert (interval.low, interval.high) == (0.0, 3.0)
 
 
-@pytest.mark.parametrize("method", ["percentile", "basic", "BCa"])
-def test_the_interval_is_scipys(method: str) -> None:
-    theirs = scipy_stats.bootstrap((TREATED,), np.mean, method=method, rng=np.random.default_rng(3)).confidence_interval
-    ours = bootstrap_interval(TREATED, seed=3, method=method)  # type: ignore[arg-type]
+def test_the_interval_is_scipys_percentile_interval() -> None:
+    rng = np.random.default_rng(3)
+    theirs = scipy_stats.bootstrap((TREATED,), np.mean, method="percentile", rng=rng).confidence_interval
+    ours = bootstrap_interval(TREATED, seed=3)
     assert (ours.low, ours.high) == (theirs.low, theirs.high)
 
 
@@ -64,9 +64,8 @@ def test_fewer_than_three_seeds_have_no_interval_and_the_reason_says_how_many(va
     assert interval.reason == f"n = {len(values)}: an interval needs at least 3 seeds"
 
 
-@pytest.mark.parametrize("method", ["percentile", "BCa"])
-def test_equal_values_have_an_interval_of_no_width(method: str) -> None:
-    interval = bootstrap_interval([92.5] * 5, method=method)  # type: ignore[arg-type]
+def test_equal_values_have_an_interval_of_no_width() -> None:
+    interval = bootstrap_interval([92.5] * 5)
     assert (interval.low, interval.high) == (92.5, 92.5)
 
 

@@ -91,7 +91,7 @@ def test_a_record_becomes_a_child_run_with_curves_parameters_times_and_tags(fold
     mirror = Mirror(folder)
     assert mirror.write(search(3)) == "created"
     run = by_key(mirror)[search(3).key]
-    assert run.info.run_name == "kd T=4 λ=0.9 resnet8x0.5 search r0 t3"
+    assert run.info.run_name == "kd T=4 λ=0.9 resnet8 x0.5 search r0 t3"
     assert (run.info.status, run.info.end_time - run.info.start_time) == ("FINISHED", 60_000)
     assert run.data.params["temperature"] == "4.0" and run.data.params["student.depth"] == "8"
     assert run.data.metrics == {"train_loss": 0.5, "val_top1_pct": 93.0, "params": 19_000}

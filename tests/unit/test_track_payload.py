@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
+from kdbench.labels import model_label
 from kdbench.record import METRICS, TrialRecord, TrialSpec, metric
 from kdbench.track.parents import Child, parent_of, summary_of
 from kdbench.track.payload import (
     hyper_and_sizes,
     latency_points,
     milliseconds,
-    model_name,
     params_of,
     payload_of,
     run_name,
@@ -60,14 +60,20 @@ def child(**changes: object) -> Child:
 
 
 def test_the_name_of_a_run_says_method_hyper_parameters_model_and_slot() -> None:
-    assert run_name(spec_of()) == "kd T=4 λ=0.9 resnet8x0.5 search r0 t3"
-    assert run_name(spec_of("final")) == "kd T=4 λ=0.9 resnet8x0.5 final s2"
+    assert run_name(spec_of()) == "kd T=4 λ=0.9 resnet8 x0.5 search r0 t3"
+    assert run_name(spec_of("final")) == "kd T=4 λ=0.9 resnet8 x0.5 final s2"
     assert run_name(spec_of("teacher", model={"name": "resnet", "depth": 56})) == "teacher resnet56"
 
 
-def test_a_model_without_depth_or_width_is_named_by_its_settings() -> None:
-    assert model_name({"name": "mlp", "hidden": 64}) == "mlp hidden=64"
-    assert model_name({"name": "wrn", "depth": 16, "width": 1.0}) == "wrn16"
+def test_a_run_names_its_model_as_the_tables_do() -> None:
+    for model in ({"name": "mlp", "hidden": 64}, {"name": "wrn", "depth": 16, "width": 1.0}, {"name": "vgg"}):
+        assert run_name(spec_of("source", model=model)) == f"source {model_label(model)}"
+    assert model_label({"name": "mlp", "hidden": 64}) == "mlp hidden=64"
+
+
+def test_large_whole_numbers_are_written_out_in_a_name() -> None:
+    spec = spec_of(method={"name": "attention_transfer", "beta": 1000})
+    assert run_name(spec) == "attention_transfer β=1000 resnet8 x0.5 search r0 t3"
 
 
 def test_parameters_are_flat_and_hyper_parameters_keep_their_own_names() -> None:

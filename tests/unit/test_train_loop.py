@@ -20,7 +20,7 @@ from kdbench.nets.base import Network, StagedNetwork
 from kdbench.nets.cnn import CNN
 from kdbench.train.loop import Task, Training, logits_of, set_train_mode
 from kdbench.train.recipe import Recipe
-from kdbench.train.teachers import LiveTeacher
+from kdbench.train.teachers import LiveTeacher, precision_of
 
 CPU = torch.device("cpu")
 
@@ -451,3 +451,44 @@ def test_bf16_trains_in_autocast_and_hands_out_float32() -> None:
     assert types == {torch.float32}
     exact = Training(Plain(), small(), noise(8), Recipe(epochs=1, batch_size=4), 0, "fp32")
     assert exact.epoch()["train_loss"] != run.curves["train_loss"][0]
+
+
+def cudnn_settings() -> tuple[bool, ...]:
+    cudnn = torch.backends.cudnn
+    return cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [("fp32", False), ("bf16", True)])
+def test_only_fp32_turns_tf32_off_and_nothing_else_and_puts_it_back(
+    monkeypatch: pytest.MonkeyPatch, precision: str, tf32: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    enabled, benchmark, deterministic, _ = before = cudnn_settings()
+    assert before[3], "torch allows TF32 in convolutions by default"
+    with precision_of(CPU, precision), precision_of(CPU, precision):
+        assert cudnn_settings() == (enabled, benchmark, deterministic, tf32)
+    with pytest.raises(ZeroDivisionError), precision_of(CPU, precision):
+        raise ZeroDivisionError
+    assert cudnn_settings() == before
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [("fp32", False), ("bf16", True)])
+def test_forward_loss_and_backward_of_a_training_in_fp32_are_without_tf32(precision: str, tf32: bool) -> None:
+    seen: dict[str, bool] = {}
+
+    def note(part: str) -> None:
+        seen[part] = torch.backends.cudnn.allow_tf32
+
+    @dataclass(frozen=True)
+    class Noting(Plain):
+        def loss(self, s: Step) -> dict[str, Tensor]:
+            note("loss")
+            return super().loss(s)
+
+    net = small()
+    net.register_forward_hook(lambda *_: note("forward"))
+    next(net.parameters()).register_hook(lambda _: note("backward"))
+    Training(Noting(), net, noise(8), Recipe(epochs=1, batch_size=4), 0, precision).epoch()
+    assert seen.pop("forward") == tf32  # the last forward is that of the validation
+    assert seen == {"loss": tf32, "backward": tf32}
+    assert torch.backends.cudnn.allow_tf32

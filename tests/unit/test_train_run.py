@@ -16,13 +16,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdbench import data
 from kdbench.losses.kl import cross_entropy
 from kdbench.method import Method, Shapes, Step, methods
 from kdbench.record import Job, TrialRecord, TrialSpec
 from kdbench.search.local import LocalExecutor
+from kdbench.study.schema import Resources
 from kdbench.testing.training import DATA, SOURCE, STUDENT, TEACHER, Bench, assert_same, job_for
 from kdbench.train import checkpoint
-from kdbench.train.run import Run, run_job
+from kdbench.train.run import Run, failed, run_job
 
 SCRATCH = {"name": "scratch"}
 
@@ -81,6 +83,7 @@ def test_a_finished_training_says_all_that_tables_need(bench: Bench) -> None:
     environment = record.environment
     assert {"git", "versions", "hardware", "data_hash", "teacher_hash", "precision", "device"} <= set(environment)
     assert environment["train_images"] == 200
+    assert environment["test_hash"] == data.load(DATA, test=True).test_hash
     assert TrialRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
 
 
@@ -91,6 +94,7 @@ def test_a_search_trial_has_no_test_result_and_leaves_no_weights(
     job = job_for({"name": "logit_mse"}, phase=phase)
     record = bench.record(job)
     assert any(name.startswith("test_") for name in record.result) == tested
+    assert ("test_hash" in record.environment) == tested
     assert bench.store.weights_path(job.spec.key).exists() == kept
 
 
@@ -152,6 +156,22 @@ def test_whatever_a_method_raises_is_its_result(bench: Bench, register: Any, cls
     assert (record.status, record.error) == ("failed", error)
     assert record.result == {}
     assert record.attempts == 1
+    lines = record.environment["traceback"].splitlines()
+    assert lines[0] == "Traceback (most recent call last):" and lines[-1].endswith(error)
+    assert any(line.startswith('  File "kdbench/train/run.py", line ') for line in lines)
+
+
+def test_an_error_of_many_lines_is_one_line_in_the_record_and_whole_in_the_traceback() -> None:
+    try:
+        raise ValueError("sizes differ:\n  student  8\n\n  teacher 16")
+    except ValueError as error:
+        record = failed(job_for(SCRATCH).spec, error, 0.0, [])
+    assert record.error == "ValueError: sizes differ: student 8 teacher 16"
+    assert record.environment["traceback"].endswith("ValueError: sizes differ:\n  student  8\n\n  teacher 16\n")
+
+
+def test_an_error_that_was_never_raised_has_no_traceback() -> None:
+    assert "traceback" not in failed(job_for(SCRATCH).spec, RuntimeError("no worker"), 0.0, [], "lost").environment
 
 
 @pytest.mark.parametrize(
@@ -213,7 +233,7 @@ def test_trainings_that_fail_diverge_or_are_lost_do_not_stop_the_others(
 
     monkeypatch.setattr(Run, "advance", advance)
     desk: Any = Desk(list(jobs))
-    LocalExecutor(bench.store, torch.device("cpu")).run(desk)
+    LocalExecutor(Resources(), bench.store).run(desk)
     assert [record.status for record in desk.records] == ["failed", "diverged", "lost", "finished"]
     assert desk.records[2].error == "OSError: [Errno 28] No space left on device"
     assert len(desk.points) == 2 + 3  # the second epoch of the second, and three of the last

@@ -28,8 +28,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 def test_a_final_training_is_given_the_test_images(bench: Bench) -> None:
-    views, labels = bench.shop().test(FINAL)
+    views, labels, digest = bench.shop().test(FINAL)
     assert len(views) == len(labels) == 360
+    assert digest == data.load(FINAL.data, test=True).test_hash
 
 
 @pytest.mark.parametrize("phase", ["search", "source", "latency"])

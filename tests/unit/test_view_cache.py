@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from kdbench.data.views import Views
 from kdbench.errors import KdbenchError
 from kdbench.method import Outputs
-from kdbench.train.view_cache import KEY_PARTS, ViewCache, _Resident, cache_folder, weights_hash
+from kdbench.train.view_cache import KEY_PARTS, ViewCache, _Resident, weights_hash
 from kdbench.train.view_files import check_caches, clear, list_caches
-from kdbench.train.view_table import HEADER_BYTES, ViewTable, check_words, open_table, put_aside, size_of
+from kdbench.train.view_table import HEADER_BYTES, ViewTable, cache_folder, check_words, open_table, put_aside, size_of
 
 N, CLASSES, POOLED = 24, 5, 7
 KEY = dict.fromkeys(KEY_PARTS, "x")
@@ -78,6 +78,11 @@ def off(cached: Tensor, live: Tensor) -> bool:
     return bool(((cached - live).abs() > 2**-11 * live.abs() + 2**-25).any())
 
 
+def filled(cache: ViewCache) -> int:
+    """Entries that every table has."""
+    return min(int(table.filled().sum()) for table in cache.tables)
+
+
 def test_cached_equals_live_within_fp16_rounding(here: Setting) -> None:
     cache = here.open(pooled=POOLED)
     first, second = here.read(cache), here.read(cache)
@@ -86,7 +91,7 @@ def test_cached_equals_live_within_fp16_rounding(here: Setting) -> None:
     assert not off(first.logits, live.logits) and not off(first.pooled, live.pooled)
     assert torch.equal(first.logits, second.logits) and torch.equal(first.pooled, second.pooled)
     assert first.logits.dtype == torch.float32 and cache.computed == N * here.views.count
-    assert cache.share_filled() == 1
+    assert filled(cache) == N * here.views.count
 
 
 def test_another_view_of_the_same_images_is_off(here: Setting) -> None:
@@ -102,7 +107,7 @@ def test_a_table_of_another_teacher_is_put_aside(here: Setting, caplog: pytest.L
     here.teacher = Teacher(seed=1).eval()
     cache = here.open()
     assert "64 of 64 sampled entries differ from the live teacher, by up to" in caplog.text
-    assert len(here.quarantined()) == 1 and cache.share_filled() == 0
+    assert len(here.quarantined()) == 1 and filled(cache) == 0
     assert not off(here.read(cache).logits, here.live_logits())
 
 
@@ -144,7 +149,7 @@ def test_verification_runs_the_teacher_on_64_entries(here: Setting) -> None:
 def test_every_part_of_the_key_has_a_table_of_its_own(here: Setting) -> None:
     here.read(here.open())
     for part in KEY_PARTS:
-        assert here.open(**{part: "other"}).share_filled() == 0
+        assert filled(here.open(**{part: "other"})) == 0
     assert len(list_caches(here.folder)) == 1 + len(KEY_PARTS)
 
 
@@ -202,7 +207,7 @@ def test_outputs_that_do_not_fit_fp16_are_refused(here: Setting) -> None:
         here.teacher.head.bias[2] = 1e5
     with pytest.raises(KdbenchError, match=r"do not fit fp16 \(largest 1e\+06, limit 65504\)\. Train with the live"):
         here.read(cache)
-    assert cache.share_filled() == 0
+    assert filled(cache) == 0
 
 
 def test_a_teacher_of_another_width_is_refused(here: Setting) -> None:
@@ -380,8 +385,34 @@ def test_caches_are_listed_and_cleared(here: Setting) -> None:
 def test_the_folder_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KDBENCH_CACHE", "/somewhere")
     assert cache_folder() == Path("/somewhere")
-    monkeypatch.delenv("KDBENCH_CACHE")
-    assert cache_folder().parts[-2:] == ("kdbench", "views")
+    for no_folder in ("", "off"):
+        monkeypatch.setenv("KDBENCH_CACHE", no_folder)
+        assert cache_folder().parts[-2:] == ("kdbench", "views")
+
+
+def test_a_relative_folder_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KDBENCH_CACHE", "here/../caches")
+    assert cache_folder() == tmp_path.resolve() / "caches"
+
+
+def test_a_table_that_may_not_be_opened_is_listed_with_the_reason(
+    here: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = here.open().tables[0].path
+
+    def refused(self: ViewTable, path: Path, *_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(ViewTable, "__init__", refused)
+    (file,) = list_caches(here.folder)
+    assert file.state == f"[Errno 13] Permission denied: '{path}'" and check_caches(here.folder) == {}
+
+
+def test_caches_are_listed_without_torch() -> None:
+    code = "import sys; from kdbench.train import view_files; view_files.list_caches(); print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "False"
 
 
 def test_weights_of_equal_value_have_one_hash_and_others_another() -> None:
