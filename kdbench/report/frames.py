@@ -29,6 +29,7 @@ def leaderboard_frame(rows: Sequence[Row]) -> pd.DataFrame:
 
 def _line(row: Row) -> dict[str, Any]:
     return {
+        "row": row.id,
         "pair": row.pair,
         "kind": row.kind,
         "rank": row.rank,

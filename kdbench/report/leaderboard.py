@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 
 from kdbench.errors import RecordError
 from kdbench.labels import model_label, plural, settings_label
-from kdbench.record import TrialRecord
+from kdbench.record import TrialRecord, canonical_json
 from kdbench.report import stats
 from kdbench.report.fairness import FAILURES, Fairness, configuration, fairness, majority, planned_seeds
 from kdbench.report.latency import Latencies, latencies
@@ -31,6 +32,8 @@ FRONTS: dict[str, tuple[str, str]] = {"params": (SCORE, "params"), "latency": (S
 class Row:
     """One line of the leaderboard.
 
+    id: eight hexadecimal digits that name the row in every table, and that `kdbench show` takes: equal settings of equal
+    pairs have equal names, whatever their seeds.
     kind: a retrained `student`, the `teacher`, or `missing`: a method of which nothing could be retrained yet.
     values: means over seeds by result name. seeds: those that finished; runs: how many were started; planned: how many
     were to be. scores: test top-1 by seed. differences: by baseline, to the same student trained by `scratch` or `kd`.
@@ -62,6 +65,7 @@ class Row:
     fronts: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     published: tuple[Published, ...] = ()
+    id: str = ""
 
     @property
     def score(self) -> float:
@@ -132,6 +136,7 @@ def _student(
         selected_val_top1_pct=_number(chosen.result.get("val_top1_pct")) if chosen else math.nan,
         selected_merit=merit(chosen, search_objectives(results)[0]) if chosen else math.nan,
         published=published(spec, teacher.spec.model if teacher else None),
+        id=row_id(results.pair(group[0]), *configuration(group[0])),
     )  # fmt: skip
     return _measured(row, group, times)
 
@@ -153,7 +158,7 @@ def _teachers(results: Results, table: str, times: Latencies) -> list[Row]:
         spec = group[0].spec
         failures = {f"final_{status}": sum(r.status == status for r in group) for status in FAILURES}
         row = Row("teacher", table, name, model_label(spec.model), spec.model, failures=failures,
-                  published=published_teacher(spec))  # fmt: skip
+                  published=published_teacher(spec), id=row_id(table, name, *configuration(group[0])))  # fmt: skip
         why = "the teacher" if name == "teacher" else "a network that others learn from"
         rows.append(_measured(replace(row, unranked=(why,)), group, times))
     return sorted(rows, key=lambda row: (row.method != "teacher", row.student, row.method))
@@ -196,7 +201,13 @@ def _missing(table: str, given: Fairness) -> Row:
         failures=given.failures,
         planned=0,
         unranked=(reason,),
+        id=row_id(given.pair, given.method),
     )
+
+
+def row_id(*what: str) -> str:
+    """The name of a row that stands for `what`: its pair and what its trainings have in common."""
+    return hashlib.sha256(canonical_json(what).encode()).hexdigest()[:8]
 
 
 def _compared(row: Row, students: Sequence[Row]) -> Row:

@@ -1,0 +1,5 @@
+"""`python -m kdbench.cli`."""
+
+from kdbench.cli import main
+
+main()
