@@ -58,7 +58,7 @@ class Figures:
 
 def pareto_figures(board: Leaderboard, tables: Sequence[str], methods: Sequence[str], words: Words) -> Figures:
     """Draw the Pareto figure; the same rows give the same bytes. PNG at 200 dpi."""
-    with _style():
+    with style():
         titled, bare = _figure(board, tables, methods, words), _figure(board, tables, methods, None)
         png = io.BytesIO()
         titled.savefig(png, format="png", dpi=200, metadata={"Software": None})
@@ -80,7 +80,7 @@ def inline_svg(svg: str) -> str:
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
     """Matplotlib's own defaults and ours, whatever the user's settings are; they are put back afterwards."""
     with mpl.rc_context():
         mpl.rcdefaults()
