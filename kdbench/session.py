@@ -238,7 +238,7 @@ def executor_for(study: Study, store: Store) -> Executor:
 
         return LocalExecutor(study.resources, store)
     try:
-        from kdbench.search.place import RayExecutor
+        from kdbench.search.place.executor import RayExecutor
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
