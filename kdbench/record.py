@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from kdbench.errors import RecordError, listed
 SCHEMA = 1
 PROTOCOL = 1  # raised when the meaning of a result changes, so that tables never mix the two
 
-Phase = Literal["teacher", "source", "search", "final", "latency"]
+Phase = Literal["teacher", "source", "search", "final", "evaluation", "latency"]
 Status = Literal["finished", "failed", "diverged", "timed_out", "lost"]
 STATUSES: tuple[str, ...] = ("finished", "failed", "diverged", "timed_out", "lost")
 
@@ -46,6 +47,9 @@ METRICS: dict[str, Metric] = {
     "ece_pct": Metric("min", "%", "expected calibration error"),
     "agreement_pct": Metric("max", "%", "top-1 agreement with the teacher"),
     "best_epoch_top1_pct": Metric("max", "%", "top-1 accuracy of the best epoch"),
+    "agreement_kl_nat": Metric("min", "nat", "KL divergence from the teacher"),
+    "corrupted_top1_pct": Metric("max", "%", "top-1 accuracy on corrupted images"),
+    "uncorrupted_top1_pct": Metric("max", "%", "top-1 accuracy on the same images uncorrupted"),
     "params": Metric("min", "", "parameters"),
     "size_bytes": Metric("min", "B", "size of the saved student"),
     "flops": Metric("min", "FLOP", "FLOPs per image (2 per multiply-add)"),
@@ -56,18 +60,28 @@ METRICS: dict[str, Metric] = {
     "latency_b256_p5_ms": Metric("min", "ms", "latency, batch 256, 5th percentile"),
     "latency_b256_p95_ms": Metric("min", "ms", "latency, batch 256, 95th percentile"),
     "train_wall_s": Metric("min", "s", "wall time of training"),
+    "train_device_s": Metric("min", "s", "training cost (wall seconds x devices)"),
 }
+OF_CORRUPTION = re.compile(r"corrupted_([a-z_]+)_top1_pct")
 
 
 def metric(name: str) -> Metric:
     """The metric behind a result's name, with or without its split: `val_top1_pct` and `top1_pct` are the same metric.
 
-    Raise KeyError for a name that is none.
+    Of one corruption, `corrupted_fog_top1_pct`, it has the words of that. Raise KeyError for a name that is none.
     """
     for prefix in ("val_", "test_"):
         if name.startswith(prefix):
             name = name.removeprefix(prefix)
+    if corruption := corruption_of(name):
+        return replace(METRICS["corrupted_top1_pct"], title=f"top-1 accuracy under {corruption.replace('_', ' ')}")
     return METRICS[name]
+
+
+def corruption_of(name: str) -> str | None:
+    """The corruption that a result is about: `fog` for `test_corrupted_fog_top1_pct`; None for any other result."""
+    found = OF_CORRUPTION.fullmatch(name.removeprefix("test_"))
+    return found[1] if found else None
 
 
 def canonical_json(value: Any) -> str:
@@ -79,18 +93,21 @@ def canonical_json(value: Any) -> str:
 class TrialSpec:
     """Everything that decides the outcome of one training.
 
-    phase: teacher and source trainings, search trials, final retrainings, latency measurements.
+    phase: teacher and source trainings, search trials, final retrainings, evaluations of these on corrupted images and
+        against the teacher, latency measurements.
     data: `{"name", "validation", "split_seed", "crop", "flip", ...}` (kdbench/data). model: `{"name", sizes...}`.
     method: `{"name", hyper-parameters...}`; of methods joined into one `{"name": "combine", "order": [method, ...],
         "parts": {method: {hyper-parameters...}}, "weights": {method: number}}`; of a network that is not trained here
         `checkpoint` with the file's `sha256`, or `ensemble`.
-    train: epochs, batch size, optimiser (kdbench/train).
+    train: epochs, batch size, optimiser (kdbench/train); of an evaluation or a latency, what is measured and how.
     seed: of everything random in the training, by name (kdbench/seeds.py).
     teacher, init: keys of the specs whose trained weights are the frozen teacher and the student's start, or None.
     slot: where the trial stands in its study: the `pair`, and `repeat` and `trial` of a search, or `final` (the number
-        of the fresh seed) and `chosen` (the key of the search trial that is retrained); `row` is the label of its row
-        in the tables, where that is not the method's name.
-    members: keys of the networks that an ensemble is made of.
+        of the fresh seed) and `chosen` (the key of the search trial that is retrained), or of an evaluation `final` and
+        `of` (the key of that final training); `row` is the label of its row in the tables, where that is not the
+        method's name.
+    members: keys of the networks that an ensemble is made of; of an evaluation, of those that its student's method
+        needs to build the student again.
     """
 
     phase: Phase

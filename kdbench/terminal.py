@@ -11,9 +11,11 @@ from typing import IO, Any
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from kdbench.labels import model_label, seconds_label
 from kdbench.record import Job, TrialRecord, TrialSpec, finite, metric
+from kdbench.redact import printable
 from kdbench.search.agenda import Agenda
 
 Row = str
@@ -35,6 +37,8 @@ def describe(spec: TrialSpec, name: str | None = None) -> str:
         return f"search {spec.row} repeat {slot['repeat']} trial {slot['trial']}"
     if spec.phase == "final":
         return f"final {spec.row} seed {slot['final']}"
+    if spec.phase == "evaluation":
+        return f"evaluation {spec.row} seed {slot['final']}"
     how = {"scratch": "", "checkpoint": " from a checkpoint", "ensemble": " together"}
     by = how.get(spec.method_name, f" by {spec.method_name}") if spec.phase != "latency" else ""
     named = "" if name in (None, "teacher", "source") else f"{name}: "
@@ -82,7 +86,8 @@ class Tally:
         rows = list(dict.fromkeys([*self.done, *running]))
         for row in rows:
             best = f"{self.best[row]:.2f}" if row in self.best else ""
-            table.add_row(row, str(self.done[row]), str(running[row] or ""), str(self.failed[row] or ""), best)
+            label = Text(printable(row, keep=""))  # never read as markup
+            table.add_row(label, str(self.done[row]), str(running[row] or ""), str(self.failed[row] or ""), best)
         return table
 
 
@@ -167,12 +172,13 @@ class LineView:
         text = " ".join(f"{name}={value:.2f}" for name, value in shown.items())
         left = self.tally.left_s()
         name = self.tally.agenda.name_of(record.spec)
-        self.out.write(
+        line = (
             f"[{time.monotonic() - self.began:6.0f} s] {describe(record.spec, name)}: {record.status}"
             f"{' ' + text if text else ''} in {seconds_label(record.wall_s)}"
             f"{'' if record.error is None else ' (' + record.error + ')'}"
-            f"; {self.tally.agenda.left()} to go{'' if left is None else ', ' + seconds_label(left) + ' left'}\n"
+            f"; {self.tally.agenda.left()} to go{'' if left is None else ', ' + seconds_label(left) + ' left'}"
         )
+        self.out.write(printable(line, keep="") + "\n")
         self.out.flush()
 
     def _json(self, value: Any) -> None:

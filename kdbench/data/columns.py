@@ -175,7 +175,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
             return {"": loaded}
         with loaded:
             return {key.lower(): loaded[key] for key in loaded.files if key.lower() in NPZ_KEYS}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, OSError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         what = " ".join(str(error).split())
         raise DataError(f"{path}: not a readable {path.suffix} file of numbers: {what}. Write it again.") from None
 

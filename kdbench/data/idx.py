@@ -111,7 +111,7 @@ def read_idx(path: Path) -> np.ndarray:
     try:
         with _open(path) as file:
             shape = _shape(path, file, 3 if "idx3" in path.name else 1)
-            content = file.read()
+            content = file.read(math.prod(shape) + 1)  # a packed file may unpack to any length
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: not readable: {error}. Download it again.") from None
     if len(content) != math.prod(shape):

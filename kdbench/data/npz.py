@@ -8,6 +8,7 @@ malformed file is a DataError that names file, key, what was got and what is all
 
 from __future__ import annotations
 
+import math
 import struct
 import tokenize
 import zipfile
@@ -30,7 +31,7 @@ OPTIONAL = ("val_images", "val_labels")
 # What reading a damaged archive may raise, from the archive down to the header of an array.
 _DAMAGED = (
     zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, EOFError, SyntaxError, ValueError, OSError,
-    RuntimeError,
+    RuntimeError, MemoryError,
 )  # fmt: skip
 
 
@@ -53,6 +54,8 @@ def read_headers(path: Path) -> dict[str, Header]:
                 with archive.open(member) as file:
                     read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
                     shape, _, dtype = read(file)
+                    if not dtype.hasobject and member.file_size - file.tell() != math.prod(shape) * dtype.itemsize:
+                        raise ValueError(f"{member.filename} is not as long as its shape {shape} says")
                 out[member.filename.removesuffix(".npy")] = Header(shape, dtype)
     except _DAMAGED as error:
         raise DataError(_unreadable(path, error)) from None

@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from kdbench.labels import count_label, data_label, plural, processor_label, settings_label, value_label
 from kdbench.record import TrialRecord
 from kdbench.report import stats
-from kdbench.report.fairness import FAILURES, Fairness
+from kdbench.report.compact import LEGEND, students
+from kdbench.report.fairness import FAILURES, PHASES, Fairness
 from kdbench.report.leaderboard import Leaderboard, Row
 from kdbench.report.literature import PROTOCOLS
-from kdbench.report.load import Results
+from kdbench.report.load import Results, table_name
 from kdbench.report.pareto import Hypervolume
 from kdbench.report.search import objective_title, search_objectives
 
 COVERAGE = "With few seeds it is too narrow: at n = 3 it covers about 75 %, at n = 5 84 %, at n = 10 90 %."
+
+
+BEST = (
+    "Bold: the best ranked row of a column. Underlined: ranked, and the bootstrap 95 % interval of the difference to "
+    "the best-ranked row holds 0."
+)
+NOTHING_TESTED = (
+    "No configuration has been retrained and tested yet. What follows is the search, on validation: one training each, "
+    "and the best of many, so it says nothing about the test split."
+)
+
+
+def notes(results: Results, board: Leaderboard) -> list[str]:
+    """What holds for all tables: how accuracy was measured and chosen, differences, fronts, latency, failures."""
+    if not board.has_final:
+        return [failures(results)]
+    return [
+        accuracy(results, board), selection(results), differences(), fronts(results, board), latency(board),
+        failures(results), *published(results, board),
+    ]  # fmt: skip
 
 
 def partial(board: Leaderboard) -> str | None:
@@ -32,6 +53,82 @@ def partial(board: Leaderboard) -> str | None:
     return text + ". Ranks and intervals can still change."
 
 
+def main(results: Results, rows: Sequence[Row], table: str) -> str:
+    """The short caption of a main table: what the numbers are, n, what n counts, and what the marks mean."""
+    data = data_label(results.section("data"))
+    found, teachers = students(rows), [row for row in rows if row.method == "teacher"]
+    who = f" Student: {found[0]}." if len(found) == 1 else ""
+    who += f" Teacher: {teachers[0].student}, n = {len(teachers[0].scores)}." if len(teachers) == 1 else ""
+    lacking = any(0 < len(row.scores) < stats.MINIMUM for row in _students(rows))
+    few = f", none below n = {stats.MINIMUM}" if lacking else ""
+    return (
+        f"{results.study.get('study', 'study')}, {table}: top-1 accuracy on the test split of {data}, last epoch: mean "
+        f"over training seeds ({_seeds(rows)}) [bootstrap 95 % interval{few}]; Δ: difference to the same student "
+        "trained by scratch and by kd, in points, paired by seed (‡ unpaired) [bootstrap 95 % interval]. Bold: best of "
+        "the ranked rows; underlined: the interval of its difference to the best holds 0; no number in the first "
+        f"column: not ranked.{who}"
+    )
+
+
+def quality(rows: Sequence[Row], table: str) -> str:
+    """The short caption of the table of further measurements."""
+    return (
+        f"Further measurements, {table}: means over training seeds ({_seeds(rows)}) on the test split, last epoch, but "
+        "for the best epoch on validation. Bold: best of the ranked rows."
+    )
+
+
+def configurations(table: str) -> str:
+    """The short caption of the table of hyper-parameters and costs."""
+    return f"Chosen hyper-parameters and costs, {table}."
+
+
+def searched(results: Results, table: str) -> str:
+    """The short caption of the table of the search."""
+    return (
+        f"Search, {table}: the best of each method's trials by {objective_title(search_objectives(results)[0])}. "
+        "One training each, selected for being the best, so not to be compared with the test split."
+    )
+
+
+def given(table: str) -> str:
+    """The short caption of the fairness table."""
+    return f"What every method was given and what it used, {table}. A row that differs is marked and not ranked."
+
+
+def given_to(board: Leaderboard, table: str) -> list[Fairness]:
+    """The methods of one table, or of all where there is no table of that name."""
+    own = [row for row in board.fairness if table_name(row.pair) == table]
+    return own or list(board.fairness)
+
+
+def counted(rows: Iterable[Fairness]) -> str:
+    """How many trainings are behind a table, and how many did not finish, by phase and by what became of them."""
+    rows = list(rows)
+    parts, lost = [], 0
+    for phase in PHASES:
+        counts = {status: sum(row.failures.get(f"{phase}_{status}", 0) for row in rows) for status in FAILURES}
+        bad = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items() if count)
+        run, lost = sum(getattr(row, f"{phase}_run") for row in rows), lost + sum(counts.values())
+        parts += [f"{phase} {run}{f' ({bad})' if bad else ''}"] if run else []
+    return f"Trainings: {', '.join(parts)}{'' if lost else '; none failed'}." if parts else ""
+
+
+def legend(board: Leaderboard) -> str:
+    """What the short marks of the tables for paper mean."""
+    latency = "; ms: median latency at batch 1" if board.latencies.by_model else ""
+    return f"n: seeds finished, of those started where some failed; failed: {LEGEND}{latency}. {BEST}"
+
+
+def _students(rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if row.kind == "student"]
+
+
+def _seeds(rows: Iterable[Row]) -> str:
+    counts = sorted({len(row.scores) for row in _students(rows) if row.scores}) or [0]
+    return f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+
+
 def _of(rows: Iterable[Fairness], run: str, planned: str, noun: str) -> str:
     done = sum(getattr(row, run) for row in rows)
     asked = [getattr(row, planned) for row in rows]
@@ -41,7 +138,7 @@ def _of(rows: Iterable[Fairness], run: str, planned: str, noun: str) -> str:
 def accuracy(results: Results, board: Leaderboard) -> str:
     """What the numbers of the main table are."""
     train, pairs = results.section("train"), results.study.get("pairs") or ()
-    n = _n(board)
+    n = _seeds(board.rows)
     alike = "epochs" in train and not any("epochs" in (pair.get("train") or {}) for pair in pairs)
     epochs = f", {train['epochs']} epochs" if alike else ""
     return (
@@ -53,13 +150,8 @@ def accuracy(results: Results, board: Leaderboard) -> str:
 
 
 def _without_interval(board: Leaderboard) -> str:
-    few = any(0 < len(row.scores) < stats.MINIMUM for row in board.rows if row.kind == "student")
+    few = any(0 < len(row.scores) < stats.MINIMUM for row in _students(board.rows))
     return f" Rows with fewer than {stats.MINIMUM} seeds have none." if few else ""
-
-
-def _n(board: Leaderboard) -> str:
-    counts = sorted({len(row.scores) for row in board.rows if row.kind == "student" and row.scores}) or [0]
-    return f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
 
 
 def figure(results: Results, board: Leaderboard) -> str:
@@ -67,7 +159,7 @@ def figure(results: Results, board: Leaderboard) -> str:
     name, rule = data_label(results.section("data")), results.section("final").get("select")
     chosen = f"; configurations chosen by {rule} on {_objectives(results)}" if rule else ""
     text = (
-        f"Test split of {name}: means over {_n(board)} training seeds{chosen}; bars: bootstrap 95 % interval. "
+        f"Test split of {name}: means over {_seeds(board.rows)} training seeds{chosen}; bars: bootstrap 95 % interval. "
         f"Rows of equal cost are drawn side by side. {_trained_on(results)}"
     )
     warning = partial(board)
@@ -157,7 +249,7 @@ def latency(board: Leaderboard) -> str:
 def failures(results: Results) -> str:
     """Failed trainings of all phases, counted."""
     parts = []
-    for phase in ("teacher", "source", "search", "final", "latency"):
+    for phase in ("teacher", "source", "search", "final", "evaluation", "latency"):
         records = results.phase(phase)
         if records:
             counts = Counter(str(record.status) for record in records)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from kdbench.combine import method_from
+from kdbench.data import datasets
 from kdbench.fields import fields_of
 from kdbench.labels import model_label, plural, settings_label, value_label
-from kdbench.method import methods
+from kdbench.method import Method, methods
 from kdbench.record import STATUSES, TrialRecord, canonical_json
 from kdbench.report.load import Results
 
+VIEWS = ("crop", "flip")
+PHASES = ("search", "final")
 FAILURES: tuple[str, ...] = tuple(status for status in STATUSES if status != "finished")
 
 
@@ -27,6 +30,7 @@ class Fairness:
     where nothing has run. source_wall_s: of the networks that the row starts from and learns from, other than the
     teacher of the study, and of those that these need; rows that share them each count them.
     by_definition: settings of training that the method itself fixes, whatever the study says; empty for most.
+    further_images: whether the method, by definition, runs its networks on images beside the views of the study.
     differs: columns that are unlike the majority; reasons: in words.
     """
 
@@ -44,6 +48,7 @@ class Fairness:
     start: str | None = None
     source_wall_s: float = 0.0
     by_definition: str = ""
+    further_images: bool = False
     differs: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
 
@@ -66,6 +71,7 @@ COMPARED: dict[str, str] = {
     "hardware": "hardware",
     "shared": "searched for all",
     "data": "data",
+    "views": "views",
     "data_hash": "data hash",
     "teacher": "teacher",
     "teacher_hash": "teacher hash",
@@ -76,11 +82,11 @@ COMPARED: dict[str, str] = {
 
 def fairness(results: Results) -> list[Fairness]:
     """The fairness table: every (pair, method) that was asked for or has run, in the study's order."""
-    out = []
+    out, trials = [], _by_place(results)
     for pair in results.pairs:
         own = (r.key for r in results.phase("teacher") if results.role(r.key, pair) == "teacher")
         teacher = next((_teacher(results, key, pair) for key in own), None)
-        rows = [_row(results, pair, method) for method in results.methods]
+        rows = [_row(results, pair, method, trials) for method in results.methods]
         out += [_marked(row, rows, teacher) for row in rows]
     return out
 
@@ -108,15 +114,17 @@ def by_definition(record: TrialRecord) -> dict[str, Any]:
 
     Empty for a method that is not registered here: a report must not need the code that made the records.
     """
+    return {name: value for part in _parts(record) for name, value in part.optimiser().items()}
+
+
+def _parts(record: TrialRecord) -> list[Method]:
+    """The methods that the record's method is made of: itself, unless it joins several. None if one is unknown here."""
     config = record.spec.method
     parts = config.get("parts", {config["name"]: record.spec.hyper})
     if any(name not in methods for name in parts):
-        return {}
-    settings: dict[str, Any] = {}
-    for name, hyper in parts.items():
-        declared = fields_of(methods.get(name))
-        settings |= method_from({"name": name, **{k: v for k, v in hyper.items() if k in declared}}).optimiser()
-    return settings
+        return []
+    known = {name: fields_of(methods.get(name)) for name in parts}
+    return [method_from({"name": n, **{k: v for k, v in h.items() if k in known[n]}}) for n, h in parts.items()]
 
 
 def majority(values: Sequence[str | None], preferred: str | None = None) -> str | None:
@@ -128,11 +136,20 @@ def majority(values: Sequence[str | None], preferred: str | None = None) -> str 
     return None
 
 
-def _row(results: Results, pair: str, method: str) -> Fairness:
-    def of(phase: str) -> list[TrialRecord]:
-        return [r for r in results.phase(phase) if r.spec.row == method and results.pair(r) == pair]
+Trials = Mapping[tuple[str, str, str], list[TrialRecord]]
 
-    search, final = of("search"), of("final")
+
+def _by_place(results: Results) -> Trials:
+    """The trainings of students by phase, pair and row: looked through once, for there can be thousands."""
+    places: dict[tuple[str, str, str], list[TrialRecord]] = defaultdict(list)
+    for record in results.records:
+        if record.spec.phase in PHASES:
+            places[record.spec.phase, results.pair(record), record.spec.row].append(record)
+    return places
+
+
+def _row(results: Results, pair: str, method: str, trials: Trials) -> Fairness:
+    search, final = (trials.get((phase, pair, method), []) for phase in PHASES)
     both = search + final
     needed = results.behind(key for r in both for key in (r.spec.teacher, r.spec.init))
     main = results.behind(key for key in needed if results.role(key, pair) == "teacher")
@@ -142,11 +159,12 @@ def _row(results: Results, pair: str, method: str) -> Fairness:
     return Fairness(
         pair, method, _cells(results, pair, search, final), len(search), planned, final_run,
         None if seeds is None else seeds * configurations, configurations,
-        {f"{r}_{s}": sum(t.status == s for t in of(r)) for r in ("search", "final") for s in FAILURES},
+        {f"{p}_{s}": sum(t.status == s for t in trials.get((p, pair, method), ())) for p in PHASES for s in FAILURES},
         sum(r.wall_s for r in search), sum(r.wall_s for r in final),
         _distinct(_start(results, r) for r in both),
         sum(r.wall_s for r in needed.values() if r.key not in main),
         _distinct(settings_label(by_definition(r)) or None for r in both) or "",
+        any(part.has_inputs for record in both for part in _parts(record)),
     )  # fmt: skip
 
 
@@ -162,13 +180,34 @@ def _cells(results: Results, pair: str, search: list[TrialRecord], final: list[T
         "training": _distinct(settings_label(dict(sorted(settings.items()))) for settings in fixed),
         "hardware": _distinct(_hardware(r.environment) for r in both),
         "shared": (settings_label(results.shared) or "nothing") if both else None,
-        "data": _distinct(settings_label(dict(sorted(r.spec.data.items()))) for r in both),
+        "data": _distinct(settings_label(_images(r.spec.data)) for r in both),
+        "views": _distinct(views(r.spec.data) for r in both),
         "data_hash": _distinct(_short(r.environment.get("data_hash")) for r in both),
         "teacher": _distinct(_teacher(results, r.spec.teacher, pair) for r in both if r.spec.teacher),
         "teacher_hash": _distinct(_short(r.environment.get("teacher_hash")) for r in both if r.spec.teacher),
         "student_space": _student_space(results.student(pair), both),
         "selection": None if rule is None or not both else str(rule),
     }
+
+
+def _images(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the data that say which images there are: all but those of the views."""
+    return {name: value for name, value in sorted(data.items()) if name not in VIEWS}
+
+
+def views(data: Mapping[str, Any]) -> str:
+    """`random crop of 4 px, mirrored`: what is drawn anew of an image in every epoch.
+
+    What the settings leave to the data set is that of the registered set; of others it is not known here.
+    """
+    name = str(data.get("name"))
+    own = datasets.get(name) if name in datasets else None
+    crop, flip = (data.get(field, getattr(own, field, None)) for field in VIEWS)
+    if hasattr(own, "crop_share") and "crop" not in data:
+        crop = None  # it is a share of the size of the images
+    shift = "crop by default" if crop is None else f"random crop of {crop} px" if crop else "no crop"
+    mirror = "mirrored by default" if flip is None else "mirrored" if flip else "not mirrored"
+    return f"{shift}, {mirror}"
 
 
 def _start(results: Results, record: TrialRecord) -> str:

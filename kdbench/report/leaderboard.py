@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -15,6 +15,7 @@ from kdbench.errors import RecordError
 from kdbench.labels import model_label, plural, settings_label
 from kdbench.record import TrialRecord, canonical_json
 from kdbench.report import stats
+from kdbench.report.evaluations import with_evaluations
 from kdbench.report.fairness import FAILURES, Fairness, configuration, fairness, majority, planned_seeds
 from kdbench.report.latency import Latencies, latencies
 from kdbench.report.literature import Published, published, published_teacher
@@ -32,14 +33,16 @@ FRONTS: dict[str, tuple[str, str]] = {"params": (SCORE, "params"), "latency": (S
 class Row:
     """One line of the leaderboard.
 
-    id: eight hexadecimal digits that name the row in every table, and that `kdbench show` takes: equal settings of equal
-    pairs have equal names, whatever their seeds.
+    id: eight hexadecimal digits that name the row in every table, and that `kdbench show` takes: equal settings of
+    equal pairs have equal names, whatever their seeds.
     kind: a retrained `student`, the `teacher`, or `missing`: a method of which nothing could be retrained yet.
     values: means over seeds by result name. seeds: those that finished; runs: how many were started; planned: how many
     were to be. scores: test top-1 by seed. differences: by baseline, to the same student trained by `scratch` or `kd`.
     latency_conditions: under which this row's latency was measured. selected_val_top1_pct: of the search trial chosen.
     selected_merit: its first objective, turned so that more is better.
     failures: `search_diverged` and so on -> count. unranked: why the row has no rank. fronts: the fronts it is on.
+    within_best: whether it is ranked, and the interval of its difference to the best-ranked row of its table holds 0
+    (the best row itself included); False where there are too few seeds for an interval.
     keys: of the records behind the row. published: what the literature has for the same; no part of any ranking.
     """
 
@@ -66,6 +69,7 @@ class Row:
     keys: tuple[str, ...] = ()
     published: tuple[Published, ...] = ()
     id: str = ""
+    within_best: bool = False
 
     @property
     def score(self) -> float:
@@ -98,6 +102,7 @@ class Leaderboard:
 
 def leaderboard(results: Results) -> Leaderboard:
     """Build the table of a study from its records alone."""
+    results = with_evaluations(results)
     fair, times = fairness(results), latencies(results)
     rows: list[Row] = []
     volumes: dict[str, Hypervolume] = {}
@@ -105,7 +110,8 @@ def leaderboard(results: Results) -> Leaderboard:
         given = {(f.pair, f.method): f for f in fair if table_name(f.pair) == table}
         students = [_student(results, group, given, times) for group in _groups(results, table)]
         students = _ranked(_marked([_compared(row, students) for row in students], given))
-        students, volumes[table] = _with_fronts(students, results.section("pareto").get("reference"))
+        pareto = results.section("pareto")
+        students, volumes[table] = _with_fronts(_near_best(students), pareto.get("reference"), pareto.get("ideal"))
         present = {(row.pair, row.method) for row in students}
         missing = [_missing(table, row) for place, row in given.items() if place not in present]
         rows += [*_teachers(results, table, times), *students, *missing]
@@ -166,14 +172,7 @@ def _teachers(results: Results, table: str, times: Latencies) -> list[Row]:
 
 def _measured(row: Row, group: list[TrialRecord], times: Latencies) -> Row:
     """Add means, interval and latency. Of records with equal seeds the first by key counts: a seed is one unit."""
-    finished: dict[int, TrialRecord] = {}
-    for record in group:
-        if record.status == "finished":
-            if not math.isfinite(_number(record.result.get(SCORE))):
-                raise RecordError(
-                    f"records/{record.key}.json: finished in phase {record.spec.phase}, but without {SCORE}"
-                )
-            finished.setdefault(record.spec.seed, record)
+    finished = by_seed(group)
     names = sorted({name for record in finished.values() for name in record.result})
     values = {name: stats.mean([_number(r.result.get(name)) for r in finished.values()]) for name in names}
     key = deployed_key(group[0].spec)
@@ -185,6 +184,19 @@ def _measured(row: Row, group: list[TrialRecord], times: Latencies) -> Row:
         runs=len({record.spec.seed for record in group}), keys=tuple(record.key for record in group),
         latency_conditions=latency.conditions if latency else "", latency_comparable=times.comparable(key),
     )  # fmt: skip
+
+
+def by_seed(group: Iterable[TrialRecord]) -> dict[int, TrialRecord]:
+    """The finished trainings of a row by seed; of equal seeds the first. Raise RecordError for one without accuracy."""
+    finished: dict[int, TrialRecord] = {}
+    for record in group:
+        if record.status == "finished":
+            if not math.isfinite(_number(record.result.get(SCORE))):
+                raise RecordError(
+                    f"records/{record.key}.json: finished in phase {record.spec.phase}, but without {SCORE}"
+                )
+            finished.setdefault(record.spec.seed, record)
+    return finished
 
 
 def _missing(table: str, given: Fairness) -> Row:
@@ -258,7 +270,25 @@ def _ranked(rows: list[Row]) -> list[Row]:
     return [row if row.unranked else replace(row, rank=1 + sum(m > row.score for m in means)) for row in ordered]
 
 
-def _with_fronts(rows: list[Row], reference: Mapping[str, float] | None) -> tuple[list[Row], Hypervolume]:
+def _near_best(rows: list[Row]) -> list[Row]:
+    """Mark the ranked rows whose difference to the best of them may be 0."""
+    best = next((row for row in rows if row.rank and row.scores), None)
+    if best is None:
+        return rows
+    return [
+        replace(row, within_best=bool(row.rank) and holds_zero(difference(row.scores, best.scores).interval))
+        for row in rows
+    ]
+
+
+def holds_zero(interval: Interval) -> bool:
+    """Whether 0 is in an interval; False where there is none."""
+    return interval.low is not None and interval.high is not None and interval.low <= 0.0 <= interval.high
+
+
+def _with_fronts(
+    rows: list[Row], reference: Mapping[str, float] | None, ideal: Mapping[str, float] | None
+) -> tuple[list[Row], Hypervolume]:
     """Flag the reported front, over ranked rows; the teacher is a reference and not on it."""
     fronts: dict[int, tuple[str, ...]] = defaultdict(tuple)
     for name, axes in FRONTS.items():
@@ -268,7 +298,8 @@ def _with_fronts(rows: list[Row], reference: Mapping[str, float] | None) -> tupl
             if flag:
                 fronts[i] += (name,)
     points = np.array([[r.value(axis) for axis in FRONTS["params"]] for r in rows if r.rank], dtype=np.float64)
-    return [replace(r, fronts=fronts[i]) for i, r in enumerate(rows)], hypervolume(points, FRONTS["params"], reference)
+    volume = hypervolume(points, FRONTS["params"], reference, ideal)
+    return [replace(r, fronts=fronts[i]) for i, r in enumerate(rows)], volume
 
 
 def _number(value: object) -> float:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kdbench import strict_json
 from kdbench.combine import deployed
 from kdbench.errors import KdbenchError, RecordError
 from kdbench.labels import model_label, student_labels
 from kdbench.record import ProtocolError, TrialRecord, TrialSpec, canonical_json
+from kdbench.store import record_of
 
 
 @dataclass(frozen=True)
@@ -155,18 +156,27 @@ def load(folder: Path) -> Results:
     if not isinstance(study, Mapping):
         raise KdbenchError(f"{folder / 'study.json'}: holds a {type(study).__name__}, not a study.")
     records = [_read_record(path) for path in paths]
-    kept, names = records, {}
+    kept = records
+    names: Any = {}
     if (folder / "current.json").exists():
         current = _read_json(folder / "current.json", "")
-        names = current.pop("networks", {})
+        names = current.pop("networks", {}) if isinstance(current, dict) else None
+        if not _are_texts(names) or not all(isinstance(keys, list) and _are_texts(keys) for keys in current.values()):
+            raise KdbenchError(f"{folder / 'current.json'}: not a list of keys for each phase. Run the study again.")
         belongs = {key for keys in current.values() for key in keys}
         kept = [record for record in records if record.key in belongs]
     return Results(study, tuple(sorted(kept, key=lambda record: record.key)), len(records) - len(kept), names)
 
 
+def _are_texts(value: Any) -> bool:
+    """Whether it is a list, or a mapping, whose values are all text."""
+    items = value.values() if isinstance(value, dict) else value
+    return isinstance(value, (dict, list)) and all(isinstance(item, str) for item in items)
+
+
 def _read_json(path: Path, hint: str) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return strict_json.read(path)
     except FileNotFoundError as error:
         raise KdbenchError(f"{path}: no such file. {hint}") from error
     except (OSError, ValueError) as error:
@@ -175,7 +185,7 @@ def _read_json(path: Path, hint: str) -> Any:
 
 def _read_record(path: Path) -> TrialRecord:
     try:
-        record = TrialRecord.from_json(json.loads(path.read_bytes()))
+        record = record_of(strict_json.read(path))
     except ProtocolError as error:
         raise ProtocolError(
             f"{path}: {error}, and a table never mixes the two. Move the old records away, or report them with the "

@@ -1,16 +1,15 @@
-"""Text of the report in each format: CSV, Markdown, LaTeX and one HTML page that needs nothing else."""
+"""The report as one Markdown page: every table, every exhibit, and what they say about themselves."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from kdbench.report import captions
+from kdbench.report.exhibit import Exhibit
 from kdbench.report.leaderboard import Leaderboard
 from kdbench.report.load import Results, table_name
 from kdbench.report.search import search_summary
@@ -33,62 +32,31 @@ class Section:
     exceptions: list[str]
 
 
-def render(name: str, results: Results, board: Leaderboard, figure: str = "") -> str:
-    """Fill `templates/leaderboard.<name>.jinja`; name: md, tex or html. figure: SVG, for html alone."""
+def render_markdown(results: Results, board: Leaderboard, exhibits: Sequence[Exhibit]) -> str:
+    """Fill `templates/leaderboard.md.jinja`."""
     environment = Environment(
-        loader=PackageLoader("kdbench.report"), autoescape=name == "html", undefined=StrictUndefined,
+        loader=PackageLoader("kdbench.report"), undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    if name == "tex":  # jinja's own marks are LaTeX's braces
-        environment = environment.overlay(
-            block_start_string="<%", block_end_string="%>", variable_start_string="<<", variable_end_string=">>",
-            comment_start_string="<#", comment_end_string="#>",
-        )  # fmt: skip
-    environment.filters |= {"md": markdown, "tex": latex}
-    return environment.get_template(f"leaderboard.{name}.jinja").render(**_context(results, board, figure))
+    environment.filters["md"] = markdown
+    return environment.get_template("leaderboard.md.jinja").render(
+        name=str(results.study.get("study", "study")), question=str(results.study.get("question") or ""),
+        partial=captions.partial(board), has_final=board.has_final, sections=_sections(results, board),
+        exhibits=exhibits, notes=captions.notes(results, board), unranked=captions.unranked(board),
+        provenance=captions.provenance(results), best=captions.BEST,
+        untested=captions.NOTHING_TESTED, counted=lambda name: captions.counted(captions.given_to(board, name)),
+    )  # fmt: skip
 
 
-def _context(results: Results, board: Leaderboard, figure: str) -> dict[str, Any]:
-    search = search_summary(results)
-    sections = []
+def _sections(results: Results, board: Leaderboard) -> list[Section]:
+    search, sections = search_summary(results), []
     for name in results.tables:
-        table, same, exceptions = fairness_table([row for row in board.fairness if table_name(row.pair) == name])
+        given = [row for row in board.fairness if table_name(row.pair) == name]
+        trials = search_table([row for row in search if table_name(row.pair) == name], given)
+        table, same, exceptions = fairness_table(given)
         rows = board.of(name)
-        sections.append(
-            Section(
-                name,
-                main_table(rows),
-                details_table(rows),
-                search_table([r for r in search if table_name(r.pair) == name]),
-                table,
-                same,
-                exceptions,
-            )
-        )
-    return {
-        "name": str(results.study.get("study", "study")),
-        "question": str(results.study.get("question") or ""),
-        "partial": captions.partial(board),
-        "has_final": board.has_final,
-        "sections": sections,
-        "notes": _notes(results, board),
-        "unranked": captions.unranked(board),
-        "provenance": captions.provenance(results),
-        "failures": captions.failures(results),
-        "selection": captions.selection(results),
-        "caption": captions.figure(results, board) if board.has_final else "",
-        "figure": Markup(figure),  # our own SVG: matplotlib has escaped the text in it
-    }
-
-
-def _notes(results: Results, board: Leaderboard) -> list[str]:
-    if not board.has_final:
-        return [captions.failures(results)]
-    return [
-        captions.accuracy(results, board), captions.selection(results), captions.differences(),
-        captions.fronts(results, board), captions.latency(board), captions.failures(results),
-        *captions.published(results, board),
-    ]  # fmt: skip
+        sections.append(Section(name, main_table(rows), details_table(rows), trials, table, same, exceptions))
+    return sections
 
 
 def markdown(text: object) -> str:
@@ -96,51 +64,3 @@ def markdown(text: object) -> str:
     line = " ".join(str(text).split())
     line = line.replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\`*|~]|(?<!\w)_|_(?!\w)|\](?=[(\[:]))", r"\\\1", line)
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "'": r"\textquotesingle{}",
-    "`": r"\textasciigrave{}",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "Δ": r"$\Delta$",
-    "→": r"$\rightarrow$",
-    "×": r"$\times$",
-    "±": r"$\pm$",
-    "−": "$-$",
-    "–": "--",
-    "†": r"\textdagger{}",
-    "‡": r"\textdaggerdbl{}",
-    "[": "{[}",
-    "]": "{]}",
-    "@": "@",
-    "\u00a0": "~",
-}
-
-
-def latex(text: object) -> str:
-    """Text that LaTeX prints as it is; what pdflatex has no glyph for becomes its plain letter or `?`."""
-    line = " ".join(str(text).split()).replace("->", "→")
-    out = []
-    for letter in line:
-        if letter in _LATEX:
-            out.append(_LATEX[letter])
-        elif (letter.isascii() and letter.isprintable()) or "\u00c0" <= letter <= "\u017f":
-            out.append(letter)
-        else:
-            out.append(unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode() or "?")
-    return "".join(out)

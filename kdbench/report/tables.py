@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kdbench.labels import count_label, seconds_label
 from kdbench.record import metric
-from kdbench.report.fairness import COMPARED, FAILURES, Fairness
+from kdbench.report.fairness import COMPARED, FAILURES, PHASES, Fairness
 from kdbench.report.leaderboard import Row
 from kdbench.report.search import DEFAULT_OBJECTIVES, SearchRow, objective_title
 from kdbench.report.stats import Difference
@@ -16,15 +16,23 @@ from kdbench.report.stats import Difference
 NONE = "–"
 SHORT = {
     "top1_pct": "Top-1", "top5_pct": "Top-5", "nll": "NLL", "macro_precision_pct": "Precision",
-    "macro_recall_pct": "Recall", "ece_pct": "ECE", "agreement_pct": "Agreement",
-    "best_epoch_top1_pct": "Val best epoch", "params": "Params", "size_bytes": "Size", "flops": "FLOPs",
+    "macro_recall_pct": "Recall", "ece_pct": "ECE", "agreement_pct": "Agreement", "agreement_kl_nat": "KL to teacher",
+    "corrupted_top1_pct": "Corrupted", "best_epoch_top1_pct": "Best epoch", "params": "Params", "size_bytes": "Size",
+    "flops": "FLOPs",
     "latency_b1_p50_ms": "Batch 1", "latency_b256_p50_ms": "Batch 256", "train_wall_s": "Training",
+    "train_device_s": "Device time",
 }  # fmt: skip
+OF_THE_BEST_EPOCH = {"val_best_epoch_top1_pct": "Val best epoch", "test_best_epoch_top1_pct": "Test best epoch"}
+QUALITIES = ("test_top5_pct", "test_macro_precision_pct", "test_macro_recall_pct", "test_agreement_pct",
+             "test_agreement_kl_nat", "test_corrupted_top1_pct", "val_best_epoch_top1_pct",
+             "test_best_epoch_top1_pct")  # fmt: skip
+COSTS = ("size_bytes", "flops", "latency_b256_p50_ms", "train_wall_s", "train_device_s")
 START = (
     "the student's first weights; + wall time of networks beside the teacher, which rows share and compute leaves out"
 )
 ARROWS = {"max": "↑", "min": "↓", "none": ""}
-QUALITY = ("top1_pct", "top5_pct", "nll", "macro_precision_pct", "macro_recall_pct", "ece_pct", "agreement_pct")
+BEST = ("top1_pct", "top5_pct", "nll", "macro_precision_pct", "macro_recall_pct", "ece_pct", "agreement_pct",
+        "agreement_kl_nat", "corrupted_top1_pct")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,11 +47,15 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """text, and `extra` in smaller print behind it (an interval). best: the best of its column among ranked rows."""
+    """text, and `extra` in smaller print behind it (an interval). best: the best of its column among ranked rows.
+
+    near: not distinguishable from the best: the interval of the difference to the best-ranked row holds 0.
+    """
 
     text: str
     extra: str = ""
     best: bool = False
+    near: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,7 @@ class Table:
 
 
 Maker = Callable[[Row], Cell]
+SCORE = "top1_pct"
 PUBLISHED = Column("Published % (protocol)", "what the literature prints for the same; never used for ranking")
 
 
@@ -69,20 +82,33 @@ def main_table(rows: Sequence[Row]) -> Table:
         (Column("Δ kd", "difference to the same student trained by kd, % points"), _difference("kd")),
         *_results("test_nll", "test_ece_pct", "params", "latency_b1_p50_ms"),
         (Column("Front", "P: accuracy and parameters; L: accuracy and latency at batch 1", False), _front),
-        (Column("Failures", "trainings that did not finish, search and final", False), _failures),
+        FAILED,
     ])  # fmt: skip
 
 
 def details_table(rows: Sequence[Row]) -> Table:
-    """The chosen hyper-parameters and everything else that was measured."""
-    names = ["test_top5_pct", "test_macro_precision_pct", "test_macro_recall_pct", "test_agreement_pct"]
-    names += ["val_best_epoch_top1_pct", "size_bytes", "flops", "latency_b256_p50_ms", "train_wall_s"]
-    chosen = Column("Hyper-parameters", "chosen on validation", False)
-    return _table(rows, [*_names(), (chosen, lambda row: Cell(row.settings or NONE)), *_results(*names)])
+    """The chosen hyper-parameters and everything else that was measured; what no row has is left out."""
+    measured = [name for name in (*QUALITIES, *COSTS) if any(math.isfinite(row.value(name)) for row in rows)]
+    return _table(rows, [*_names(), CHOSEN, *_results(*measured), FAILED])
 
 
-def search_table(rows: Sequence[SearchRow]) -> Table:
-    """The search of each method, on validation."""
+def quality_table(rows: Sequence[Row]) -> Table:
+    """What else was measured on the test split, and the published accuracy: precision and recall left out."""
+    names = ("test_nll", "test_ece_pct", *(name for name in QUALITIES if "_macro_" not in name))
+    measured = [name for name in names if any(math.isfinite(row.value(name)) for row in rows)]
+    literature = [(PUBLISHED, _published)] if any(row.published for row in rows) else []
+    return _table(rows, [*_names(), *_results(*measured), *literature, FAILED])
+
+
+def configuration_table(rows: Sequence[Row]) -> Table:
+    """The chosen hyper-parameters and what a row costs."""
+    measured = [name for name in COSTS if any(math.isfinite(row.value(name)) for row in rows)]
+    return _table(rows, [*_names(), CHOSEN, *_results(*measured), FAILED])
+
+
+def search_table(rows: Sequence[SearchRow], given: Sequence[Fairness] = ()) -> Table:
+    """The search of each method, on validation. given: what counts the trials that did not finish, if anything."""
+    failures = {(row.pair, row.method): row.failures for row in given}
     several = len({row.pair for row in rows}) > 1
     objective = rows[0].objective if rows else DEFAULT_OBJECTIVES[0]
     columns = [
@@ -93,11 +119,13 @@ def search_table(rows: Sequence[SearchRow]) -> Table:
         Column("Student", numeric=False),
         Column("Hyper-parameters", numeric=False),
         Column("Compute", "wall time of all trials"),
+        *([FAILED[0]] if given else []),
     ]
     cells = [
         (*_pair_cell(r.pair, several), Cell(r.method), Cell(f"{r.finished}/{r.run}"),
          Cell(number_text(r.objective, r.best)),
-         Cell(r.student or NONE), Cell(r.settings or NONE), Cell(seconds_label(r.wall_s)))
+         Cell(r.student or NONE), Cell(r.settings or NONE), Cell(seconds_label(r.wall_s)),
+         *([Cell(failures_text(failures.get((r.pair, r.method), {}), ("search",)))] if given else []))
         for r in rows
     ]  # fmt: skip
     return Table(tuple(columns), tuple(cells), ("student",) * len(cells))
@@ -134,12 +162,15 @@ def fairness_table(rows: Sequence[Fairness]) -> tuple[Table, list[str], list[str
         *(Column(COMPARED[name].capitalize(), numeric=False) for name in varying),
         Column("Search compute", "wall time"),
         Column("Final compute", "wall time"),
+        FAILED[0],
         Column("Ranked", numeric=False),
     ]
     cells = [(*_pair_cell(row.pair, several), *_fairness_cells(row, varying, transfer)) for row in rows]
     kinds = ["unranked" if row.differs else "missing" if not row.configurations else "student" for row in rows]
     fixed = {row.method: row.by_definition for row in rows if row.by_definition}
     notes = [f"{method} fixes {settings} by definition" for method, settings in fixed.items()]
+    further = list(dict.fromkeys(row.method for row in rows if row.further_images))
+    notes += [f"{method} runs on further images by definition" for method in further]
     return Table(tuple(columns), tuple(cells), tuple(kinds)), same, notes
 
 
@@ -163,7 +194,8 @@ def _fairness_cells(row: Fairness, varying: list[str], transfer: bool) -> tuple[
     differs = " (differs)" if "search_trials" in row.differs else ""
     return (
         Cell(row.method), *([start] if transfer else []), Cell(trials + differs), Cell(final), *map(cell, varying),
-        Cell(seconds_label(row.search_wall_s)), Cell(seconds_label(row.final_wall_s)), Cell(verdict),
+        Cell(seconds_label(row.search_wall_s)), Cell(seconds_label(row.final_wall_s)),
+        Cell(failures_text(row.failures)), Cell(verdict),
     )  # fmt: skip
 
 
@@ -175,7 +207,7 @@ def number_text(name: str, value: float) -> str:
     if unit == "%":
         return f"{value:.2f}"
     if unit == "nat":
-        return f"{value:.3f}"
+        return f"{value:.3f}" if abs(value) < 1000 else f"{value:.2e}"
     if unit == "ms":
         return f"{value:.3f}" if value < 0.1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
     if unit == "s":
@@ -202,10 +234,12 @@ def _column(name: str, suffix: str = "") -> Column:
     about = metric(base)
     unit = f" {about.unit}" if about.unit in ("%", "ms") else ""
     better = {"max": "; higher is better", "min": "; lower is better", "none": ""}[about.direction]
-    optimistic = "; chosen on the curve, so optimistic and not used" if base == "best_epoch_top1_pct" else ""
-    return Column(
-        f"{SHORT[base]}{unit} {ARROWS[about.direction]}{suffix}", about.title + better + optimistic, metric=base
-    )
+    short, title = OF_THE_BEST_EPOCH.get(name) or SHORT[base], about.title
+    if name in OF_THE_BEST_EPOCH:
+        title += " on validation" if name.startswith("val_") else " on validation, on the test split"
+        better += "; chosen on the curve, so optimistic" if name.startswith("val_") else ""
+        better += "; not used to rank"
+    return Column(f"{short}{unit} {ARROWS[about.direction]}{suffix}", title + better, metric=base)
 
 
 def _names() -> list[tuple[Column, Maker]]:
@@ -259,21 +293,33 @@ def _front(row: Row) -> Cell:
     return Cell(" ".join({"params": "P", "latency": "L"}[name] for name in row.fronts))
 
 
-def _failures(row: Row) -> Cell:
+def failures_text(failures: Mapping[str, int], phases: Sequence[str] = PHASES) -> str:
+    """`search 1 diverged; final 2 failed`: trainings that did not finish, by phase and by what became of them; or 0."""
     parts = []
-    for phase in ("search", "final"):
-        counts = [(status, row.failures.get(f"{phase}_{status}", 0)) for status in FAILURES]
+    for phase in phases:
+        counts = [(status, failures.get(f"{phase}_{status}", 0)) for status in FAILURES]
         found = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts if count)
         parts += [f"{phase} {found}"] if found else []
-    return Cell("; ".join(parts) or "0")
+    return "; ".join(parts) or "0"
+
+
+def _failures(row: Row) -> Cell:
+    return Cell(failures_text(row.failures))
+
+
+def _chosen(row: Row) -> Cell:
+    return Cell(row.settings or NONE)
 
 
 def _table(rows: Sequence[Row], makers: Sequence[tuple[Column, Maker]]) -> Table:
     grid = [[make(row) for _, make in makers] for row in rows]
     for j, (column, _) in enumerate(makers):
-        if column.metric in QUALITY:
+        if column.metric == SCORE:
+            for i in (i for i, row in enumerate(rows) if row.within_best):
+                grid[i][j] = replace(grid[i][j], near=True)
+        if column.metric in BEST:
             for i in _best(rows, [line[j].text for line in grid], column.metric):
-                grid[i][j] = replace(grid[i][j], best=True)
+                grid[i][j] = replace(grid[i][j], best=True, near=False)
     kinds = tuple("unranked" if row.kind == "student" and row.unranked else row.kind for row in rows)
     return Table(tuple(column for column, _ in makers), tuple(map(tuple, grid)), kinds)
 
@@ -286,3 +332,9 @@ def _best(rows: Sequence[Row], texts: list[str], name: str) -> list[int]:
     pick = max if metric(name).direction == "max" else min
     best = pick(float(texts[i]) for i in able)
     return [i for i in able if float(texts[i]) == best]
+
+
+CHOSEN: tuple[Column, Maker] = (Column("Hyper-parameters", "chosen on validation", False), _chosen)
+FAILED: tuple[Column, Maker] = (
+    Column("Failures", "trainings that did not finish, by phase and by what became of them", False), _failures,
+)  # fmt: skip

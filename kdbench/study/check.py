@@ -11,10 +11,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdbench.errors import DataError, did_you_mean, listed
-from kdbench.record import METRICS
+from kdbench.study.check_evaluation import check_evaluation
 from kdbench.study.check_fields import check_setting
 from kdbench.study.check_networks import Networks, check_networks
 from kdbench.study.check_pairs import check_students
+from kdbench.study.check_pareto import check_pareto
+from kdbench.study.check_resources import check_resources
 from kdbench.study.check_rows import check_rows
 from kdbench.study.explain import Finding
 from kdbench.study.sections import Data, Section, Train
@@ -40,6 +42,8 @@ def check(raw: dict[str, Any]) -> list[Finding]:
         *_check_data(raw, known),
         *_check_training(raw, known),
         *_check_search(raw),
+        *check_evaluation(raw, _valid(Data, _mapping(raw, "data"))),
+        *check_pareto(_mapping(raw, "pareto")),
         *_check_names(raw),
     ]
 
@@ -158,14 +162,7 @@ def _check_search(raw: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _check_names(raw: dict[str, Any]) -> Iterator[Finding]:
-    for name in _mapping(_mapping(raw, "pareto"), "reference"):
-        if name not in METRICS:
-            hint = did_you_mean(name, METRICS)
-            what = f"unknown metric '{name}'.{hint} Known: {listed(METRICS)}."
-            yield Finding(("pareto", "reference", name), what, "key")
-    resources = _mapping(raw, "resources")
-    if resources.get("executor") == "local" and resources.get("ray_address") is not None:
-        yield Finding(("resources", "ray_address"), "no effect with executor: local. Remove it, or use executor: ray.")
+    yield from check_resources(_mapping(raw, "resources"))
     mlflow = _mapping(raw, "track").get("mlflow")
     if isinstance(mlflow, str) and mlflow not in ("auto", "off"):
         if mlflow.startswith("file:"):

@@ -52,7 +52,7 @@ class Networks(Mapping[str, dict[str, Any]]):
         self.pairs = [pair for pair in pairs if isinstance(pair, dict)] if isinstance(pairs, list) else []
         if pairs is not None:  # like an ensemble, in that it needs all of these
             named = [pair.get(TEACHER) for pair in self.pairs]
-            self.written[TEACHER] = {"ensemble": [name for name in named if name not in OWN_SECTION]}
+            self.written[TEACHER] = {"ensemble": [n for n in named if isinstance(n, str) and n not in OWN_SECTION]}
 
     def __getitem__(self, name: str) -> dict[str, Any]:
         found = self.written[name]

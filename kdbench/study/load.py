@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdbench.errors import StudyError
+from kdbench.redact import remember
 from kdbench.study.check import check
 from kdbench.study.checkpoints import with_hashes
 from kdbench.study.explain import Finding, explain
@@ -31,7 +32,12 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         raise StudyError([str(Problem(tree.place(()), what))])
     for number, override in enumerate(overrides, start=1):
         _override(tree, override, number)
-    study, findings = _validated(tree.root)
+    _remember_passwords(tree.root)
+    try:
+        study, findings = _validated(tree.root)
+    except (OSError, MemoryError) as error:  # of a file that the study names, too odd for the checks of data
+        what = f"data: what the study names cannot be looked at: {_cause(error)}. Name one that can."
+        raise StudyError([*map(str, tree.problems), str(Problem(tree.place(("data",)), what))]) from error
     problems = [*tree.problems, *(_located(f, tree) for f in findings if f.path not in tree.unread)]
     if problems or study is None:
         in_order = sorted(problems, key=lambda problem: problem.place)
@@ -55,6 +61,23 @@ def _text(path: str | Path) -> str:
         line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
         what = f"byte 0x{raw[error.start]:02X} is not UTF-8 text. Save the file as UTF-8."
         raise StudyError([f"{path}:{line}:{column}: {what}"]) from None
+
+
+def _cause(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
+def _remember_passwords(value: Any) -> None:
+    """Hide the passwords of all addresses in a study, in whatever this process says from now on."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            _remember_passwords(item)
+    elif isinstance(value, str) and "://" in value:
+        remember(value)
 
 
 def _override(tree: Tree, text: str, number: int) -> None:

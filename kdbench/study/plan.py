@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kdbench import data
 from kdbench.combine import deployed, method_from
+from kdbench.data.corruptions import possible
 from kdbench.labels import model_label
 from kdbench.record import Job, TrialSpec
 from kdbench.seeds import seed_for
@@ -111,6 +113,38 @@ def final_spec(study: Study, chosen: TrialSpec, number: int) -> TrialSpec:
         train=chosen.train,
         seed=seed_for(study.search.seed, "final", number),
         slot={"pair": chosen.slot["pair"], "final": number, "chosen": chosen.key},
+    )
+
+
+def evaluation_settings(study: Study) -> dict[str, Any] | None:
+    """What is measured of every retrained student beside accuracy, as plain values; None where nothing is."""
+    section = study.evaluation
+    if section is None or not (section.agreement or section.corruptions):
+        return None
+    if (asked := section.corruptions) is None:
+        return {"agreement": True}
+    channels = data.describe(study.data.config()).image_shape[0]
+    names = list(possible(channels) if asked.names == "all" else asked.names)
+    corruptions = {"names": names, "severities": list(asked.severities), "images": asked.images}
+    return {"agreement": section.agreement, "corruptions": corruptions}
+
+
+def evaluation_spec(study: Study, final: TrialSpec, settings: Mapping[str, Any]) -> TrialSpec:
+    """The further measurements of a retrained student. settings: those of `evaluation_settings`."""
+    adapted = deployed(final) != dict(final.model)  # then it takes the method's own networks to build the student
+    rebuilt = [key for key in (final.teacher, final.init) if key is not None] if adapted else []
+    slot = {"pair": final.slot["pair"], "final": final.slot["final"], "of": final.key}
+    return TrialSpec(
+        phase="evaluation",
+        data=final.data,
+        model=final.model,
+        method=final.method,
+        train=settings,
+        seed=final.seed,
+        teacher=network(study, rows.TEACHER, final.model, cell_of(study, final)).key if settings["agreement"] else None,
+        init=final.key,
+        slot={**slot, "row": final.slot["row"]} if "row" in final.slot else slot,
+        members=tuple(rebuilt),
     )
 
 

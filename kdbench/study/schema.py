@@ -10,15 +10,27 @@ from pydantic import BeforeValidator, Field
 from kdbench.study import space
 from kdbench.study.network_sections import Network, Pair, Source, Teacher
 from kdbench.study.rows import Row
-from kdbench.study.sections import Data, Final, Pareto, Resources, Search, Section, Student, Track, Train, plain
+from kdbench.study.sections import (
+    Data,
+    Evaluation,
+    Final,
+    Pareto,
+    Resources,
+    Search,
+    Section,
+    Student,
+    Track,
+    Train,
+    plain,
+)
 from kdbench.study.space import Cell
 
 if TYPE_CHECKING:
     from kdbench.fields import Space
 
 __all__ = [
-    "Cell", "Data", "Final", "Network", "Pair", "Pareto", "Resources", "Row", "Search", "Source", "Student", "Study",
-    "Teacher", "Track", "Train", "train_config",
+    "Cell", "Data", "Evaluation", "Final", "Network", "Pair", "Pareto", "Resources", "Row", "Search", "Source",
+    "Student", "Study", "Teacher", "Track", "Train", "train_config",
 ]  # fmt: skip
 
 SLUG = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -29,7 +41,7 @@ OptionalRow = Annotated[Row, BeforeValidator(lambda value: {} if value is None e
 class Study(Section):
     """One question to kdbench: data, teacher, students, methods, search and final."""
 
-    dumped_if_written = frozenset({"networks", "student", "pairs"})
+    dumped_if_written = frozenset({"networks", "student", "pairs", "evaluation"})
 
     study: str = Field(
         pattern=SLUG,
@@ -59,6 +71,9 @@ class Study(Section):
     )
     search: Search = Field(description="the search that every method gets alike")
     final: Final = Field(default=Final(), description="what is retrained on fresh seeds and tested")
+    evaluation: Evaluation | None = Field(
+        default=None, description="what else is measured of the retrained students; null: nothing"
+    )
     train: Train = Field(description="how every network is trained")
     pareto: Pareto = Field(default=Pareto(), description="reference of the Pareto figures")
     resources: Resources = Field(default=Resources(), description="where trials run and what each may use")

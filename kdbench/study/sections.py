@@ -11,6 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from kdbench.data.corruptions import CORRUPTIONS, Corruption
+from kdbench.record import METRICS
+from kdbench.study.objectives import COSTS, DEFAULT_FRONTS, OBJECTIVES
+
 Scalar = bool | int | float | str
 
 
@@ -77,6 +81,29 @@ SizeSetting = Annotated[
 Searched = Annotated[
     Annotated[Listed, Tag("<list>")] | Annotated[RangeSetting, Tag("<mapping>")],
     Discriminator(lambda value: "<list>" if isinstance(value, (list, tuple)) else "<mapping>"),
+]
+
+
+Objectives = Annotated[
+    tuple[Annotated[str, Field(json_schema_extra={"enum": list(OBJECTIVES)})], ...],
+    Field(
+        strict=False,
+        json_schema_extra={"minItems": 2, "maxItems": 3, "uniqueItems": True, "x-allowed": "two or three objectives"},
+    ),
+]
+Values = Annotated[
+    dict[str, float],
+    Field(json_schema_extra={"propertyNames": {"enum": list(METRICS)}, "x-allowed": "a mapping of metrics to numbers"}),
+]
+Budget = Annotated[
+    dict[str, Annotated[float, Field(gt=0)]],
+    Field(
+        min_length=1,
+        json_schema_extra={
+            "propertyNames": {"enum": list(COSTS)},
+            "x-allowed": "a mapping of costs to limits, such as {params: 3.0e5}",
+        },
+    ),
 ]
 
 
@@ -204,16 +231,72 @@ class Final(Section):
     seeds: int = Field(default=5, ge=1, description="fresh seeds of each chosen configuration")
 
 
-class Pareto(Section):
-    """What the Pareto figures and the hypervolume refer to."""
+class Corruptions(Section):
+    """Which corruptions of the test images the retrained students meet (kdbench/data/corruptions.py)."""
 
-    reference: dict[str, float] = Field(
+    names: Annotated[
+        Annotated[Literal["all"], Tag("<value>")]
+        | Annotated[tuple[Corruption, ...], Field(min_length=1, strict=False), Tag("<list>")],
+        Discriminator(kind_of_setting),
+    ] = Field(
+        default="all",
+        json_schema_extra={"x-allowed": f"all, or a list of {', '.join(CORRUPTIONS)}"},
+        description="corruptions; all: those that such images can have",
+    )
+    severities: Annotated[tuple[Literal[1, 2, 3, 4, 5], ...], Field(min_length=1, strict=False)] = Field(
+        default=(1, 2, 3, 4, 5), description="severities of each, from 1 (mild) to 5"
+    )
+    images: int | None = Field(
+        default=None, ge=1, description="test images, each class in proportion; null: all of the test split"
+    )
+
+
+class Evaluation(Section):
+    """What is measured of the retrained students beside accuracy, on test images. Nothing is selected by it."""
+
+    agreement: bool = Field(
+        default=False, description="agreement with the teacher of every row, also of those that do not learn from it"
+    )
+    corruptions: Corruptions | None = Field(
+        default=None, description="accuracy on corrupted test images; null: not measured"
+    )
+
+
+class Pareto(Section):
+    """What the fronts are made of, and the points that their indicators refer to. Nothing of it is taken from the data.
+
+    Metrics are named without a split: the reported front is of test means, the search front of validation.
+    """
+
+    dumped_if_written = frozenset({"ideal", "fronts", "budgets", "reference_set"})
+
+    reference: Values = Field(
         default_factory=dict, description="metric -> worst value that still counts, for the hypervolume"
+    )
+    ideal: Values = Field(
+        default_factory=dict, description="metric -> best value there is, for the normalisation; default: 100 % or 0"
+    )
+    fronts: Annotated[tuple[Objectives, ...], Field(strict=False)] = Field(
+        default=DEFAULT_FRONTS,
+        description="pairs or triples of objectives, one reported front each",
+        json_schema_extra={"minItems": 1},
+    )
+    budgets: Annotated[tuple[Budget, ...], Field(strict=False)] = Field(
+        default=(),
+        description="limits of costs: the report names the best row within each",
+        json_schema_extra={"x-allowed": "a list of budgets, such as [{params: 3.0e5}]"},
+    )
+    reference_set: Annotated[tuple[Values, ...], Field(strict=False)] = Field(
+        default=(),
+        description="points to measure epsilon and IGD+ against; default: the front of all ranked rows",
+        json_schema_extra={"x-allowed": "a list of points, such as [{top1_pct: 92, params: 1.0e5}]"},
     )
 
 
 class Resources(Section):
     """Where trials run and what each of them may use."""
+
+    dumped_if_written = frozenset({"storage"})
 
     executor: Literal["ray", "local"] = Field(
         default="ray", description="ray: several at once; local: one after another"
@@ -227,6 +310,11 @@ class Resources(Section):
     )
     ray_address: str | None = Field(
         default=None, description="running Ray cluster to use; null: start one on this machine"
+    )
+    storage: str | None = Field(
+        default=None,
+        json_schema_extra={"x-allowed": "a folder with its whole path, or a URL such as s3://bucket/prefix"},
+        description="where nodes of a cluster keep checkpoints of trainings under way; null: each on its own disk",
     )
     max_retries: int = Field(default=2, ge=0, description="how often a trial is started again after its worker died")
 

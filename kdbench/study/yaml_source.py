@@ -1,18 +1,22 @@
 """Read YAML into plain values and remember where each of them was written.
 
 Own rules over PyYAML's parser: scalars as in YAML 1.2 (`no` is text, `5e-4` is a number, `010` is ten), no tags, no
-duplicate keys, no merge keys, one document, limits on size, depth and aliases. Keys are always text, as written.
+duplicate keys, no merge keys, one document, limits on size, depth and aliases. Keys are always text, as written. Text
+holds no characters that a terminal obeys or that show other text than there is.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+
+from kdbench.redact import printable, shown
 
 Path = tuple[str | int, ...]
 
@@ -52,9 +56,8 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
-        """One line; characters that a terminal would obey are shown as escapes."""
-        line = f"{self.place}: {self.text}"
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        """One line; characters that a terminal would obey are shown as escapes, and passwords as `***`."""
+        return printable(shown(f"{self.place}: {self.text}"), keep="")
 
 
 @dataclass
@@ -199,7 +202,7 @@ class _Reader:
     def pairs(self, node: yaml.MappingNode, path: Path) -> Iterator[tuple[str, yaml.Node]]:
         seen: dict[str, Place] = {}
         for key_node, child in node.value:
-            if not isinstance(key_node, yaml.ScalarNode) or not _printable(key_node.value):
+            if not isinstance(key_node, yaml.ScalarNode) or _forbidden(key_node.value, ""):
                 self.problem(key_node, path, "a key must be a word, not a list, a mapping or a broken character.")
             elif key_node.value == "<<" and key_node.style is None:
                 self.problem(key_node, path, "merge keys ('<<') are not read. Write the keys out.")
@@ -216,8 +219,8 @@ class _Reader:
 
     def scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
         text = node.value
-        if not _printable(text):
-            self.unreadable(node, path, "holds half of a surrogate pair, which is not a character.")
+        if odd := _forbidden(text, "\n\t"):
+            self.unreadable(node, path, f"holds {odd}.")
             return None
         if node.style is not None:  # quoted
             return text
@@ -241,8 +244,24 @@ class _Reader:
         return int(text) if _INTEGER.fullmatch(text) else value
 
 
-def _printable(text: str) -> bool:
-    return not any(0xD800 <= ord(character) <= 0xDFFF for character in text)
+# Marks that turn the direction of writing: with them, a line of the file shows another text than kdbench reads.
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def _forbidden(text: str, allowed: str) -> str:
+    """What kind of character the text may not hold, in words; empty if it is all right. allowed: control characters."""
+    if text.isprintable():
+        return ""
+    for character in text:
+        code = f"U+{ord(character):04X}"
+        match unicodedata.category(character):
+            case "Cs":
+                return "half of a surrogate pair, which is not a character"
+            case "Cc" if character not in allowed:
+                return f"the control character {code}. Remove it"
+        if character in _TURNING:
+            return f"the mark {code}, which turns the direction of writing. Remove it"
+    return ""
 
 
 def _syntax_problem(error: Exception, text: str, tree: Tree, loader: _Loader | None) -> Problem:

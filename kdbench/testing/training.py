@@ -26,7 +26,7 @@ from kdbench.train.workshop import Workshop
 DATA = {"name": "digits", "validation": 180, "train": 200}
 TRAIN: dict[str, Any] = {"epochs": 3, "optimizer": "sgd", "batch_size": 64, "lr": 0.05, "precision": "fp32"}
 STUDENT = {"name": "cnn", "depth": 5, "width": 0.25}
-CLOCK = ("epoch_wall_s", "train_wall_s")
+CLOCK = ("epoch_wall_s", "train_wall_s", "train_device_s")
 
 
 def network_spec(phase: Any, **changes: Any) -> TrialSpec:

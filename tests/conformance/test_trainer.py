@@ -191,7 +191,7 @@ def timeless_record(record: dict[str, Any]) -> dict[str, Any]:
     out = {**record, "curves": dict(record["curves"]), "result": dict(record["result"])}
     for name in ("started", "ended", "wall_s"):
         del out[name]
-    del out["curves"]["epoch_wall_s"], out["result"]["train_wall_s"]
+    del out["curves"]["epoch_wall_s"], out["result"]["train_wall_s"], out["result"]["train_device_s"]
     out["environment"] = {name: value for name, value in out["environment"].items() if name != "git"}
     return out
 

@@ -32,7 +32,7 @@ resources: {executor: local, cpus_per_teacher: 1}
 track: {mlflow: "off"}
 """
 
-TIMES = ("train_wall_s", "epoch_wall_s")
+TIMES = ("train_wall_s", "train_device_s", "epoch_wall_s")
 
 
 def write_study(folder: Path, **replace: str) -> Path:

@@ -1,11 +1,19 @@
-"""Whatever stands in a study file, loading it ends in a Study or in a StudyError."""
+"""Whatever stands in a study file or in a record, reading it ends in a value or in a message.
+
+`python benchmarks/fuzz.py` gives the same readers thousands of inputs; results/reliability/fuzz.md has its counts.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 import tempfile
+import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -126,3 +134,62 @@ def test_the_nearest_value_of_a_choice_is_none_of_the_farther_ones(value: float,
     found = nearest(value, Choice(tuple(values)))
     assert found in values
     assert all(abs(found - value) <= abs(other - value) for other in values)
+
+
+def load_fuzz() -> ModuleType:
+    """benchmarks/fuzz.py as a module."""
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "fuzz.py"
+    spec = importlib.util.spec_from_file_location("kdbench_fuzz", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+fuzz = load_fuzz()
+TARGETS = fuzz.targets()
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_input_is_accepted_or_refused_with_a_message(name: str) -> None:
+    strategy, read = TARGETS[name]
+    count = fuzz.fuzz(strategy, read, 40, seed=20261121)
+    assert count.failures == []
+    assert count.accepted + count.refused >= 30, "hypothesis stops early where it knows all inputs"
+
+
+def raises(error: BaseException) -> Any:
+    def read(_: bytes) -> None:
+        raise error
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("read", "failure"),
+    [
+        (raises(ValueError("boom")), "ValueError: boom"),
+        (raises(RecursionError("deep")), "RecursionError: deep"),
+        (raises(SystemExit(3)), "SystemExit: 3"),
+        (raises(AssertionError("lossy")), "AssertionError: lossy"),
+        (raises(StudyError(["x: one\x1b[31m"])), "control characters"),
+        (raises(StudyError(["x: one\ntwo"])), "several lines"),
+        (raises(StudyError([""])), "a message of"),
+        (lambda _: time.sleep(60), "TimeoutError: more than 0.2 s"),
+    ],
+)
+def test_the_fuzzer_notices_what_must_not_happen(read: Any, failure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz, "TIME_LIMIT_S", 0.2)
+    count = fuzz.Count()
+    fuzz.judge(read, b"input", count)
+    assert (
+        (count.accepted, count.refused) == (0, 0) and failure in count.failures[0] and "b'input'" in count.failures[0]
+    )
+
+
+def test_the_fuzzer_counts_what_may_happen() -> None:
+    count = fuzz.Count()
+    fuzz.judge(lambda _: None, b"", count)
+    fuzz.judge(raises(StudyError(["x.yaml:1:1: wrong."])), b"", count)
+    assert (count.accepted, count.refused, count.failures) == (1, 1, [])

@@ -78,7 +78,25 @@ def test_every_flipped_bit_is_found_or_harmless(path: Path) -> None:
             found += 1
         else:
             assert equal(tensors) and facts == FACTS, f"byte {place}"
-    assert found >= len(sound) - len("checksum")  # a bit of that word makes the file one without a checksum
+    assert found >= len(sound) - len(
+        "kdbench"
+    )  # what that name stands for is known by its form
+
+
+def test_equal_weights_are_equal_bytes(tmp_path: Path, path: Path) -> None:
+    for _ in range(20):
+        checkpoint.save(tmp_path / "again", TENSORS, FACTS)
+        assert (tmp_path / "again").read_bytes() == path.read_bytes()
+
+
+def test_a_file_of_an_older_version_is_read_and_checked(tmp_path: Path) -> None:
+    tensors, text = {"weight": torch.ones(2)}, '{"epochs_done": 2}'
+    header = {"kdbench": text, "checksum": checkpoint.checksum(tensors, text)}
+    save_file(tensors, tmp_path / "old", metadata=header)
+    assert checkpoint.load(tmp_path / "old")[1] == {"epochs_done": 2}
+    save_file({"weight": torch.zeros(2)}, tmp_path / "other", metadata=header)
+    with pytest.raises(CheckpointError, match="does not fit its checksum"):
+        checkpoint.load(tmp_path / "other")
 
 
 def test_a_truncated_file_is_found_whatever_its_length(path: Path) -> None:

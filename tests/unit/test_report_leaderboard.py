@@ -200,8 +200,12 @@ def test_a_method_with_fewer_trials_is_marked_and_not_ranked(board: Callable[...
         ),
         ({"environment": {"threads": 8}}, "hardware: cpu, 8 threads, fp32; the others: cpu, 1 thread, fp32"),
         (
-            {"data": {"name": "cifar10", "crop": 0}},
-            "data: crop=0, name=cifar10; the others: crop=4, flip=true, name=cifar10, split_seed=0, validation=5000",
+            {"data": {"name": "cifar10", "crop": 4, "flip": True}},
+            "data: name=cifar10; the others: name=cifar10, split_seed=0, validation=5000",
+        ),
+        (
+            {"data": {"name": "cifar10", "validation": 5000, "split_seed": 0, "crop": 0, "flip": True}},
+            "views: no crop, mirrored; the others: random crop of 4 px, mirrored",
         ),
         (
             {"depth": 110},
@@ -368,3 +372,29 @@ def test_sizes_that_are_listed_one_by_one_share_a_table_and_a_front(board: Calla
     ]
     assert table.rows[1].differences["scratch"].mean == 1.0
     assert len(table.fairness) == 4
+
+
+def test_ranked_rows_whose_difference_to_the_best_may_be_0_are_marked(board: Callable[..., Leaderboard]) -> None:
+    records = [
+        *finals("kd", [91.0, 92.0, 94.5]), *finals("logit_mse", [91.2, 91.8, 94.2]),
+        *finals("scratch", [90.0, 91.0, 92.0]), *finals("fitnet", [94.0]),
+    ]  # fmt: skip
+    table = board(records, only("kd", "logit_mse", "scratch", "fitnet"))
+    assert {r.method: r.within_best for r in table.rows} == {
+        "kd": True, "logit_mse": True, "scratch": False, "fitnet": False
+    }  # fmt: skip
+
+
+def test_two_seeds_are_too_few_to_say_who_is_as_good_as_the_best(board: Callable[..., Leaderboard]) -> None:
+    records = [*finals("kd", [91.0, 92.0]), *finals("scratch", [91.0, 92.0])]
+    assert not any(r.within_best for r in board(records, only("kd", "scratch", seeds=2)).rows)
+
+
+def test_the_ideal_of_the_study_narrows_the_box_of_the_hypervolume(board: Callable[..., Leaderboard]) -> None:
+    def change(study: dict[str, Any]) -> None:
+        only("kd")(study)
+        study["pareto"]["ideal"] = {"top1_pct": 96}
+
+    records = finals("kd", [92.0] * 3)
+    volume = board(records, change).hypervolumes[example.PAIR]
+    assert volume.share == pytest.approx(12 / 16 * (1 - records[0].result["params"] / 1e6), abs=1e-9)

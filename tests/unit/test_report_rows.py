@@ -12,11 +12,14 @@ import pytest
 from report_example import final, measured, record, resnet, trial, write_study
 
 from kdbench.record import TrialRecord
-from kdbench.report import summary, write_report
-from kdbench.report.fairness import by_definition, fairness
+from kdbench.report import summary
+from kdbench.report.fairness import by_definition, fairness, views
+from kdbench.report.frames import csv, fairness_frame, leaderboard_frame
 from kdbench.report.leaderboard import leaderboard
 from kdbench.report.load import Results, load
-from kdbench.report.tables import fairness_table
+from kdbench.report.render import render_markdown
+from kdbench.report.search import search_frame
+from kdbench.report.tables import fairness_table, main_table
 
 RNG = np.random.default_rng(0)
 
@@ -118,12 +121,60 @@ def test_every_network_that_was_tested_has_a_row_under_its_name(results: Results
     ]  # fmt: skip
 
 
-def test_labels_reach_the_files(folder: Path) -> None:
-    write_report(folder)
-    for name in ("leaderboard.csv", "leaderboard.md", "leaderboard.html", "fairness.csv", "search.csv"):
-        assert "takd" in (folder / name).read_text(), name
-    assert "assistant (resnet32)" in (folder / "fairness.csv").read_text()
+def test_labels_reach_the_tables(folder: Path, results: Results) -> None:
+    board = leaderboard(results)
+    frames = (leaderboard_frame(board.rows), fairness_frame(board.fairness), search_frame(results))
+    texts = [render_markdown(results, board, []), *map(csv, frames)]
+    assert all("takd" in text for text in texts)
+    assert "assistant (resnet32)" in texts[2]
     assert "Not ranked: takd" in summary(folder)
+
+
+def test_views_have_a_cell_of_their_own_and_other_views_are_not_ranked(tmp_path: Path) -> None:
+    around = {"name": "cifar10", "validation": 5000, "split_seed": 0}
+    items = [final(m, n, 90.0 + n) for m in ("scratch", "kd") for n in range(3)]
+    items += [final("fitnet", n, 93.0, data={**around, "crop": 0, "flip": True}) for n in range(3)]
+    rows = {row.method: row for row in fairness(load(write_study(tmp_path, items)))}
+    assert rows["kd"].cells["views"] == "random crop of 4 px, mirrored"
+    assert rows["fitnet"].differs == ("views",)
+    assert rows["fitnet"].reasons == ("views: no crop, mirrored; the others: random crop of 4 px, mirrored",)
+    assert rows["kd"].cells["data"] == rows["fitnet"].cells["data"] == "name=cifar10, split_seed=0, validation=5000"
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"name": "cifar100"}, "random crop of 4 px, mirrored"),
+        ({"name": "digits"}, "random crop of 1 px, not mirrored"),
+        ({"name": "digits", "crop": 0, "flip": True}, "no crop, mirrored"),
+        ({"folder": "birds"}, "crop by default, mirrored by default"),
+        ({"name": "imagenet", "size": 64}, "crop by default, mirrored"),
+        ({"name": "of_a_plug_in", "crop": 2}, "random crop of 2 px, mirrored by default"),
+    ],
+)
+def test_views_that_the_settings_leave_out_are_those_of_the_data_set(data: dict[str, Any], words: str) -> None:
+    assert views(data) == words
+
+
+def test_further_images_of_a_method_are_told(tmp_path: Path) -> None:
+    items = [final(m, n, 90.0 + n) for m in ("kd", "mlkd") for n in range(3)]
+    given = fairness(load(write_study(tmp_path, items)))
+    assert {row.method for row in given if row.further_images} == {"mlkd"}
+    _, _, exceptions = fairness_table([row for row in given if row.configurations])
+    assert exceptions == ["mlkd runs on further images by definition"]
+
+
+def test_a_row_within_the_interval_of_the_best_is_underlined_and_the_best_is_bold(tmp_path: Path) -> None:
+    scores = {"kd": (92.0, 92.2, 92.4), "fitnet": (91.9, 92.3, 92.3), "scratch": (88.0, 88.2, 88.1)}
+    items = [final(method, seed, top1) for method, values in scores.items() for seed, top1 in enumerate(values)]
+    results = load(write_study(tmp_path, items))
+    table = main_table([row for row in leaderboard(results).rows if row.kind == "student"])
+    cells = {row[1].text: row[4] for row in table.rows}
+    assert {name: (cell.best, cell.near) for name, cell in cells.items()} == {
+        "kd": (True, False), "fitnet": (False, True), "scratch": (False, False),
+    }  # fmt: skip
+    page = render_markdown(results, leaderboard(results), [])
+    assert "**92.20**" in page and "<ins>92.17</ins>" in page and "| 88.10 [" in page
 
 
 def test_a_combined_row_fixes_what_its_parts_fix() -> None:

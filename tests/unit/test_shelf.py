@@ -20,6 +20,7 @@ from kdbench.train import checkpoint, shelf
 from kdbench.train.workshop import file_hash
 
 SPEC = TrialSpec("teacher", {"name": "digits"}, {"name": "cnn", "depth": 5}, {"name": "scratch"}, {"epochs": 1}, 3)
+TIMES = ("2026-11-22T08:00:00+00:00", "2026-11-22T08:05:00+00:00")
 FACTS = {"data_hash": "d" * 64, "test_hash": "e" * 64}
 
 
@@ -32,7 +33,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def trained(folder: Path, spec: TrialSpec = SPEC, **changes: Any) -> tuple[Store, TrialRecord]:
     """A study in which a network has been trained."""
     store = Store(folder)
-    record = TrialRecord(spec, "finished", {"test_top1_pct": 93.75}, {}, FACTS, 1, "then", "now", 7.5)
+    record = TrialRecord(spec, "finished", {"test_top1_pct": 93.75}, {}, FACTS, 1, *TIMES, 7.5)
     checkpoint.save(store.weights_path(spec.key), {"w": torch.arange(4.0)}, {"spec": spec.to_json()})
     record = replace(record, **changes)
     store.write(record)
