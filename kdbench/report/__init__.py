@@ -19,9 +19,10 @@ __all__ = ["summary", "write_report"]
 def write_report(folder: Path) -> list[Path]:
     """Write the report into a study's folder and return the paths of its files.
 
-    `leaderboard.csv`, `.md`, `.tex` and `.html`, `fairness.csv`, `search.csv` (where trials were searched) and
-    `pareto.csv`, `.png` and `.svg` (where a configuration was retrained); what no longer applies is removed. Raise
-    KdbenchError for a folder without a study or without records, RecordError that names a record that cannot be read.
+    The leaderboard (`.csv`, `.parquet`, `.md`, `.tex`, `.html`), `paper.tex`, fairness, search (where trials were
+    searched), the Pareto figure (where a configuration was retrained), every exhibit, and `manifest.json`, which lists
+    them; what an earlier report left and this one does not have is removed. Raise KdbenchError for a folder without a
+    study or without records, RecordError that names a record that cannot be read.
     """
     return list(_module("files").write(Path(folder)))
 

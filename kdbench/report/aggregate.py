@@ -6,17 +6,16 @@ On each pair a method stands with one row: of several retrained sizes the one th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from kdbench.labels import plural
 from kdbench.report import stats
 from kdbench.report.exhibit import Exhibit
-from kdbench.report.leaderboard import BASELINES, SCORE, Leaderboard, Row
+from kdbench.report.leaderboard import BASELINES, SCORE, Leaderboard, Row, preferred
 from kdbench.report.load import Results
 from kdbench.report.over_seeds import (
     BOOTSTRAP,
@@ -24,13 +23,12 @@ from kdbench.report.over_seeds import (
     IMPROVEMENT,
     bounds,
     estimate_cell,
-    failures_text,
     gain_columns,
     gain_headings,
 )
 from kdbench.report.ranks import DECIMALS
 from kdbench.report.stats import Difference, Interval
-from kdbench.report.tables import NONE, Cell, Column, Table, difference_cell
+from kdbench.report.tables import NONE, Cell, Column, Table, difference_cell, failures_text
 
 # Of nominal 95 % intervals of the mean (benchmarks/bootstrap_coverage.py)
 COVERAGE = (
@@ -122,17 +120,15 @@ def _gain(found: Sequence[tuple[Row, Row]]) -> Gain:
 
 def _chosen(board: Leaderboard, pair: str, method: str) -> Row | None:
     """The ranked row of a method on a pair that validation prefers."""
-    return _preferred(row for row in board.rows if row.rank and (row.pair, row.method) == (pair, method))
+    rows = [row for row in board.rows if row.rank and (row.pair, row.method) == (pair, method)]
+    return preferred(rows) if rows else None
 
 
 def _baseline(board: Leaderboard, row: Row, method: str) -> Row | None:
     """The ranked row of a baseline that trained the same student on the same pair."""
-    rivals = (r for r in board.rows if (r.pair, r.method) == (row.pair, method) and r.model == row.model)
-    return _preferred(r for r in rivals if r.rank)
-
-
-def _preferred(rows: Iterable[Row]) -> Row | None:
-    return max(rows, key=lambda row: (np.nan_to_num(row.selected_merit, nan=-np.inf), row.settings), default=None)
+    same = [r for r in board.rows if (r.pair, r.method) == (row.pair, method) and r.model == row.model]
+    rivals = [r for r in same if r.rank]
+    return preferred(rivals) if rivals else None
 
 
 def _why_missing(board: Leaderboard, pair: str, method: str) -> str:

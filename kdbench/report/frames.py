@@ -18,7 +18,8 @@ from kdbench.report.stats import Difference
 DECIMALS = 6  # more would only show how a machine rounds, and a report has to be the same on another one
 MOST_DECIMALS = 12
 COST = ("params", "size_bytes", "flops", "latency_b1_p50_ms", "latency_b1_p5_ms", "latency_b1_p95_ms",
-        "latency_b256_p50_ms", "latency_b256_p5_ms", "latency_b256_p95_ms", "train_wall_s", "train_device_s")  # fmt: skip
+        "latency_b256_p50_ms", "latency_b256_p5_ms", "latency_b256_p95_ms", "train_wall_s",
+        "train_device_s")  # fmt: skip
 TESTED = tuple(f"test_{name}" for name in METRICS if name not in COST)
 FORMULA = ("=", "+", "-", "@", "\t")
 

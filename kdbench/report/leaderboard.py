@@ -228,10 +228,16 @@ def _compared(row: Row, students: Sequence[Row]) -> Row:
     for method in BASELINES:
         rivals = [r for r in students if r.method == method and r.model == row.model and r.scores]
         if rivals and row.scores and method != row.method:
-            # chosen on validation, like everything else: the best on test would flatter the baseline
-            rival = max(rivals, key=lambda r: (np.nan_to_num(r.selected_merit, nan=-np.inf), r.settings))
-            differences[method] = difference(row.scores, rival.scores)
+            differences[method] = difference(row.scores, preferred(rivals).scores)
     return replace(row, differences=differences)
+
+
+def preferred(rows: Iterable[Row]) -> Row:
+    """The row that validation prefers, like everything that is chosen: the best on test would flatter it.
+
+    Raise ValueError for no rows.
+    """
+    return max(rows, key=lambda row: (np.nan_to_num(row.selected_merit, nan=-np.inf), row.settings))
 
 
 def difference(scores: Mapping[int, float], baseline: Mapping[int, float]) -> Difference:

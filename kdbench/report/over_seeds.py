@@ -14,7 +14,7 @@ from kdbench.report.fairness import FAILURES
 from kdbench.report.leaderboard import BASELINES, SCORE, Leaderboard, Row
 from kdbench.report.load import Results, table_name
 from kdbench.report.stats import Difference, Interval
-from kdbench.report.tables import NONE, Cell, Column, Table, difference_cell
+from kdbench.report.tables import NONE, Cell, Column, Table, difference_cell, failures_text
 
 BOOTSTRAP = f"bootstrap 95 % interval (percentile, {stats.RESAMPLES:,} resamples, seed 0)"
 IMPROVEMENT = (
@@ -122,13 +122,3 @@ def gain_columns(baseline: str, gain: Difference | None) -> dict[str, Any]:
     if gain is None:
         return dict.fromkeys((name, f"{name}_low", f"{name}_high", f"{name}_paired", better))
     return {**bounds(name, gain.mean, gain.interval), f"{name}_paired": gain.paired, better: gain.improvement}
-
-
-def failures_text(counts: Mapping[str, int]) -> str:
-    """`search 1 diverged; final 2 failed`, or `0`."""
-    parts = []
-    for phase in ("search", "final"):
-        found = [(status, counts.get(f"{phase}_{status}", 0)) for status in FAILURES]
-        text = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in found if count)
-        parts += [f"{phase} {text}"] if text else []
-    return "; ".join(parts) or "0"

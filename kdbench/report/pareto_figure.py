@@ -53,9 +53,11 @@ class Drawing:
         width, height = self.figure.get_size_inches()
         for text in self.texts:
             text.set_visible(False)
-        yield Bbox.from_bounds(0, 0, width, height - self.above)
-        for text in self.texts:
-            text.set_visible(True)
+        try:
+            yield Bbox.from_bounds(0, 0, width, height - self.above)
+        finally:
+            for text in self.texts:
+                text.set_visible(True)
 
 
 def pareto_figure(board: Leaderboard, tables: Sequence[str], methods: Sequence[str], words: Words) -> Drawing:

@@ -30,7 +30,8 @@ from kdbench.testing import check_method
 
 ROOT = Path(kdbench.__file__).parents[1]
 DOCUMENTS = (
-    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/methods.md", "docs/schemes.md", "tests/golden/README.md",
+    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/methods.md", "docs/schemes.md", "docs/report.md",
+    "docs/trace.md", "docs/leaderboard.md", "SECURITY.md", "tests/golden/README.md",
 )  # fmt: skip
 TEXT = {name: (ROOT / name).read_text() for name in DOCUMENTS}
 README, METHODS, SCHEMES = TEXT["README.md"], TEXT["docs/methods.md"], TEXT["docs/schemes.md"]

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from report_example import HYPER, STUDY, final, full_records, latency, measured, record, resnet, trial, write_study
 
@@ -21,7 +20,7 @@ from kdbench.errors import KdbenchError, RecordError
 from kdbench.report import captions, summary, tex, write_report
 from kdbench.report.files import NAMES
 from kdbench.report.frames import csv as csv_text
-from kdbench.report.frames import fairness_frame, leaderboard_frame, rounded
+from kdbench.report.frames import fairness_frame, leaderboard_frame
 from kdbench.report.leaderboard import leaderboard
 from kdbench.report.load import Results, load
 from kdbench.report.render import markdown, render_markdown
@@ -125,35 +124,6 @@ def test_what_an_earlier_report_wrote_is_removed_and_nothing_else(tmp_path: Path
     assert not earlier & left
     assert left == written | others | {"records", "study.json"}
     assert (tmp_path.parent / "outside.csv").read_text() == "of somebody else"
-
-
-def test_a_parquet_file_has_the_numbers_of_its_csv(small: Path) -> None:
-    for stem in ("leaderboard", "fairness", "search", "pareto", "statistics"):
-        table, rows = pd.read_parquet(small / f"{stem}.parquet"), read(small / f"{stem}.csv")
-        assert len(table) == len(rows) and list(table.columns) == list(rows[0])
-        for name in table.columns:
-            for value, text in zip(table[name], (row[name] for row in rows), strict=True):
-                if pd.isna(value):
-                    assert text == ""
-                elif isinstance(value, (bool, np.bool_, str)):
-                    assert text.removeprefix("'") == str(value)
-                else:
-                    assert float(text) == value, (stem, name)
-
-
-def test_a_parquet_file_has_typed_columns(small: Path) -> None:
-    table = pd.read_parquet(small / "leaderboard.parquet")
-    kinds = {name: table[name].dtype.kind for name in ("seeds_finished", "test_top1_pct", "on_front_params")}
-    assert kinds == {"seeds_finished": "i", "test_top1_pct": "f", "on_front_params": "b"}
-    assert isinstance(table["row"][0], str)
-
-
-@pytest.mark.parametrize(
-    ("value", "kept"),
-    [(91.123456789, 91.123457), (0.1 + 0.2, 0.3), (1.23456789e-5, 1.23457e-5), (1e-17, 0.0), (-0.0, 0.0), (1e9, 1e9)],
-)
-def test_numbers_are_rounded_to_what_does_not_depend_on_the_machine(value: float, kept: float) -> None:
-    assert rounded(value) == kept
 
 
 def test_the_report_imports_no_torch_ray_or_mlflow(full: Path) -> None:
@@ -289,13 +259,6 @@ def test_names_from_outside_are_text_in_every_format(tmp_path: Path) -> None:
     assert settings.startswith("note==cmd")  # begins with a letter, so it is no formula
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1+1"])
-def test_text_that_a_spreadsheet_would_run_is_quoted_and_negative_numbers_are_not(text: str) -> None:
-    frame = pd.DataFrame({"method": [text], "gain": [-0.25], "n": [3], "none": [float("nan")]})
-    row = next(csv.DictReader(io.StringIO(csv_text(frame), newline="")))
-    assert row == {"method": "'" + re.sub("[\r\n]", " ", text), "gain": "-0.25", "n": "3", "none": ""}
-
-
 def test_markdown_marks_are_escaped_and_snake_case_stays_readable() -> None:
     assert markdown("label_smoothing a|b\n<i> *x* `y` [t](u)") == r"label_smoothing a\|b &lt;i> \*x\* \`y\` [t\](u)"
 
@@ -403,24 +366,3 @@ def test_what_cannot_be_read_is_an_error_that_names_the_file(
 
 def test_the_example_study_is_plain_json() -> None:
     assert json.loads(json.dumps(STUDY)) == STUDY
-
-
-def columns_told(section: str) -> set[str]:
-    """Names of columns that a section of docs/report.md explains."""
-    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text().split(f"## {section}\n")[1].split("\n## ")[0]
-    return set(re.findall(r"`([a-z0-9_]+)`", "".join(re.findall(r"(?m)^\| (`.*?) \|", text))))
-
-
-def test_the_document_of_the_report_explains_every_column_of_the_leaderboard_and_of_fairness(full: Path) -> None:
-    board = leaderboard(load(full))
-    ends = ("_low", "_high", "_paired")
-    found = {re.sub(r"_p(5|95)_ms$", "_p50_ms", name) for name in leaderboard_frame(board.rows).columns}
-    plain = {next((name.removesuffix(end) for end in ends if name.endswith(end)), name) for name in found}
-    assert plain == columns_told("The columns of leaderboard.csv")
-    assert set(fairness_frame(board.fairness).columns) == columns_told("The columns of fairness.csv")
-
-
-def test_the_document_of_the_report_names_every_file() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text().split("## The main table")[0]
-    told = set(re.findall(r"`([a-z]+\.[a-z]+)`", text))
-    assert told >= {name for name in NAMES if not name.endswith(".parquet")}

@@ -26,7 +26,7 @@ COMMANDS = {
     r" medskip Large textheight textbackslash textasciitilde textasciicircum textless textgreater textbar"
     r" textasciigrave",
     "mathematics": r"uparrow downarrow Delta rightarrow times pm leq geq approx infty alpha beta varepsilon lambda"
-    r" sigma chi cdot surd dagger ddagger",
+    r" sigma chi cdot surd dagger ddagger bullet",
     "booktabs": "toprule midrule bottomrule",
     "siunitx": "tablenum",
 }

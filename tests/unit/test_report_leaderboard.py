@@ -117,7 +117,7 @@ def test_a_method_that_was_not_retrained_stays_in_the_table_with_its_trials(boar
 
 def test_the_same_seed_twice_is_one_unit(board: Callable[..., Leaderboard]) -> None:
     twice = [
-        record("final", {"name": "kd"}, resnet(20), {"pair": example.PAIR, "final": i, "chosen": str(i)},
+        record("final", {"name": "kd"}, resnet(20), {"pair": example.PAIR, "final": i, "chosen": f"{i:016x}"},
                {"test_top1_pct": 91.0, "params": 1000}, seed=7)
         for i in range(3)
     ]  # fmt: skip

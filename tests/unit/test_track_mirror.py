@@ -3,11 +3,13 @@
 import importlib.util
 import logging
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from kdbench.errors import KdbenchError
 from kdbench.record import TrialRecord, TrialSpec
 from kdbench.track.background import BackgroundMirror
 from kdbench.track.mirror import Mirror, SyncReport
-from kdbench.track.mlflow import METRICS_PER_BATCH, Experiment, available, without_password
+from kdbench.track.mlflow import METRICS_PER_BATCH, Experiment, available, require_writable, without_password
 
 PAIR = "resnet56 -> resnet"
 
@@ -329,9 +331,7 @@ def test_a_store_that_hangs_delays_neither_the_caller_nor_the_end(
     background.write(search(2))  # after close: dropped without an error
 
 
-def test_the_first_error_is_logged_once_and_later_records_are_dropped(
-    folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_first_error_is_logged_once_and_later_records_wait(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     background = BackgroundMirror(folder)
     broken = Slow(RuntimeError("no space\nleft"))
     background._mirror = broken  # type: ignore[assignment]
@@ -342,8 +342,66 @@ def test_the_first_error_is_logged_once_and_later_records_are_dropped(
     assert unwritten == tuple(search(trial).key for trial in range(3))
     assert (background.error, broken.calls) == ("no space left", 1)
     assert [r.getMessage() for r in caplog.records] == [
-        "the MLflow mirror stops here and the study goes on (later: kdbench sync): no space left"
+        "MLflow lacks what comes now, and the study goes on (later: kdbench sync): no space left"
     ]
+
+
+def test_a_store_that_comes_back_gets_what_it_missed(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdbench.track.background.PAUSE_S", 0.2)
+    background = BackgroundMirror(folder)
+    broken = Slow(RuntimeError("gone"))
+    background._mirror = broken  # type: ignore[assignment]
+    with caplog.at_level(logging.WARNING, "kdbench.track"):
+        background.write(search(0))
+        while background.error is None:
+            time.sleep(0.01)
+        background.write(search(1))
+        background.write(latency())
+        deadline = time.monotonic() + 20
+        while background._pending and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert background.close() == ()
+    assert (background.error, broken.calls) == (None, 1)
+    assert [r.getMessage().split(":")[0] for r in caplog.records] == [
+        "MLflow lacks what comes now, and the study goes on (later", "MLflow can be written again, and lacks nothing",
+    ]  # fmt: skip
+    runs = by_key(Mirror(folder))
+    assert set(runs) == {search(0).key, search(1).key}
+    assert all(run.data.metrics["latency_b1_p50_ms"] == 1.5 for run in runs.values())
+
+
+def test_waiting_before_measurements_has_a_bound_for_the_whole_study(
+    hanging: tuple[BackgroundMirror, Slow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    background, _ = hanging
+    background._patience_s = 0.3
+    background.write(search(0))
+    begin = time.monotonic()
+    for _ in range(10):
+        background.settle()
+    assert 0.3 <= time.monotonic() - begin < 1.5
+
+
+def test_a_locked_or_damaged_database_is_said_at_once(folder: Path) -> None:
+    path = folder / "mlflow.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(KdbenchError, match=r"database is locked \(another process holds it: wait"):
+            require_writable(f"sqlite:///{path}", patience_s=0.1)
+    require_writable(f"sqlite:///{path}")
+    path.write_bytes(b"no database" * 1000)
+    with pytest.raises(KdbenchError, match=r"file is not a database \(see that .* delete it and run kdbench sync"):
+        Mirror(folder).write(search(0))
+
+
+def test_after_sync_no_run_is_running_though_no_final_is_there(folder: Path) -> None:
+    mirror = Mirror(folder)
+    mirror.write(search(0))
+    assert {run.info.status for run in mirror.experiment.runs()} == {"FINISHED", "RUNNING"}
+    assert mirror.sync([search(0)]) == SyncReport(0, 0, 1)
+    assert {run.info.status for run in mirror.experiment.runs()} == {"FINISHED"}
 
 
 def test_a_missing_mlflow_does_not_stop_the_study(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

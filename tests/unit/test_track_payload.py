@@ -198,8 +198,11 @@ def test_failed_finals_are_counted_and_not_averaged() -> None:
     assert (only_failed.status, only_failed.metrics) == ("FAILED", {"n_finals": 0.0, "n_failed": 1.0})
 
 
-def test_a_parent_has_nothing_to_show_before_the_first_final() -> None:
-    assert summary_of([child(spec=spec_of())]) is None
+def test_a_parent_has_no_figures_before_the_first_final_but_it_ends() -> None:
+    summary = summary_of([child(spec=spec_of())])
+    assert summary is not None
+    assert (summary.metrics, summary.tags, summary.status) == ({}, {}, "FINISHED")
+    assert summary_of([]) is None
 
 
 @pytest.mark.parametrize("error", ["x" * 100_000])
