@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from kdbench.errors import MethodError
+from kdbench import plugins
+from kdbench.errors import KdbenchError, MethodError
 from kdbench.fields import build
 from kdbench.method import Method, Setup, Step, methods
 
@@ -24,14 +25,35 @@ JOINT = "__"  # between the name of a part and what belongs to it; names of modu
 def method_from(config: Mapping[str, Any]) -> Method:
     """The method of a spec: `{"name", hyper-parameters...}`, or `{"name": "combine", "order", "parts", "weights"}`.
 
-    Raise KdbenchError for an unknown name.
+    Raise KdbenchError for an unknown name, and MethodError where the constructor of a plug-in refuses these values.
     """
     if config["name"] == COMBINE:
         names = config.get("order", list(config["parts"]))  # a record holds the parts in alphabetical order
         parts = {name: method_from({"name": name, **config["parts"][name]}) for name in names}
         return Combined(parts, config["weights"])
     hyper = {name: value for name, value in config.items() if name != "name"}
-    return build(methods.get(config["name"]), hyper)  # type: ignore[no-any-return]
+    try:
+        return build(methods.get(config["name"]), hyper)  # type: ignore[no-any-return]
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        place = plugins.place_of(error)
+        exits = not isinstance(error, Exception)
+        if place is None or isinstance(error, KdbenchError) or (exits and not plugins.raised_by_code(error)):
+            raise
+        raise MethodError(f"{place}: {type(error).__name__}: {error}") from error
+
+
+def kind_from(config: Mapping[str, Any]) -> Method:
+    """The method of a spec, for what it needs and declares, not for what it computes.
+
+    Where its constructor refuses the values of the spec, it is made with the published ones: it fails where the
+    training begins, and there that costs one training and not the study.
+    """
+    try:
+        return method_from(config)
+    except MethodError:
+        parts = {name: {} for name in config["parts"]} if config["name"] == COMBINE else None
+        plain = {"name": config["name"]}
+        return method_from(plain if parts is None else {**plain, "parts": parts, "weights": config["weights"]})
 
 
 def deployed(spec: TrialSpec) -> dict[str, Any]:

@@ -33,6 +33,10 @@ class CheckpointError(KdbenchError):
     """Weights or a checkpoint that do not fit the model they are loaded into."""
 
 
+class DamagedError(CheckpointError):
+    """A file of weights or a checkpoint that was whole once: truncated, or with a flipped bit."""
+
+
 class MethodError(KdbenchError):
     """A method that breaks its contract (see kdbench/method.py)."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from kdbench import data
 from kdbench.labels import seconds_label
 from kdbench.record import Job, TrialSpec, canonical_json
 from kdbench.search.agenda import Agenda
@@ -19,7 +20,7 @@ from kdbench.session import read_only
 from kdbench.store import Store
 from kdbench.study import space
 from kdbench.study.networks import fixed_networks, network, networks, student_networks
-from kdbench.study.plan import Stream, cell_of, job_of, job_with, search_spec, streams
+from kdbench.study.plan import Stream, cell_of, evaluation_settings, job_of, job_with, search_spec, streams
 from kdbench.study.schema import Study
 from kdbench.terminal import describe
 from kdbench.train import checkpoint
@@ -107,6 +108,8 @@ def describe_plan(study: Study, folder: Path, *, probe: bool) -> Plan:
         "search": to_search,
         "final": agenda.finals_expected() if finals is None else sum(spec.key not in records for spec in finals),
     }
+    if study.evaluation is not None:
+        counts["evaluation"] = agenda.evaluations_left()
     trainings = [spec for spec in [*left, *known] if spec.key not in records]
     workers = (
         1 if study.resources.executor == "local" else workers_for(study.resources, cores(), torch.cuda.device_count())
@@ -169,7 +172,30 @@ def measured(study: Study, left: list[TrialSpec], counts: dict[str, int]) -> dic
             for sizes in extremes(stream)
         ]
         mean = sum(probe_s(job_of(study, spec), shop) for spec in defaults) / len(defaults)
-    return {**seconds, "search": mean * counts["search"], "final": mean * counts["final"]}
+        seconds |= {"search": mean * counts["search"], "final": mean * counts["final"]}
+        if settings := evaluation_settings(study):
+            once_s = sum(evaluation_s(spec, settings, shop) for spec in defaults) / len(defaults)
+            seconds["evaluation"] = once_s * counts["evaluation"]
+        elif "evaluation" in counts:
+            seconds["evaluation"] = 0.0
+    return seconds
+
+
+def evaluation_s(spec: TrialSpec, settings: Mapping[str, Any], shop: Workshop) -> float:
+    """Seconds that the evaluation of such a student would take, from a forward of a few images; corrupting the images,
+    which is done once for all students, is not in it."""
+    views, net = shop.views(spec.data, "validation"), shop.network(spec).to(shop.device).eval()
+    sample = views.plain(torch.arange(min(len(views), SAMPLE), device=shop.device))
+    with torch.no_grad():
+        net(sample)
+        began = time.perf_counter()
+        net(sample)
+        one_s = (time.perf_counter() - began) / len(sample)
+    every = data.describe(spec.data).n_test
+    if (asked := settings.get("corruptions")) is None:
+        return one_s * every
+    images = min(asked["images"] or every, every)
+    return one_s * (every + images * (1 + len(asked["names"]) * len(asked["severities"])))
 
 
 def sample(every: list[Stream]) -> list[Stream]:

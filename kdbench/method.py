@@ -132,7 +132,9 @@ class Method:
     from, with its own classifier. With `frozen = ()` no teacher is loaded. starts_from: "source" starts the student
     from weights trained on the study's source task. unlabelled: whether `Step.more["unlabelled"]` is needed: outputs on
     a batch of images without labels, of the study's `data.unlabelled`. student_family: the only model family that it
-    is made for, or empty.
+    is made for, or empty. mean_over_samples: whether every term of the loss is the mean of its samples' own values, or
+    looks at weights alone, in every form of the method, and it has no `update`, `sample` or followers: a batch may then
+    be divided between processes, its loss being the mean of theirs.
     """
 
     name: ClassVar[str] = ""
@@ -142,6 +144,7 @@ class Method:
     starts_from: ClassVar[str] = "scratch"
     unlabelled: ClassVar[bool] = False
     student_family: ClassVar[str] = ""
+    mean_over_samples: ClassVar[bool] = False
 
     def loss(self, s: Step) -> dict[str, Tensor]:
         """Return named scalar terms, already weighted; the trainer sums and logs them. Required.

@@ -225,17 +225,18 @@ class TrialRecord:
     def from_json(cls, value: Mapping[str, Any]) -> TrialRecord:
         """Inverse of `to_json`.
 
-        Raise RecordError for another schema, missing fields, or a key that does not fit; ProtocolError, which is one
-        too, for another protocol.
+        Raise RecordError for another schema, missing fields, or a key or a checksum that does not fit; ProtocolError,
+        which is one too, for another protocol.
         """
         if not isinstance(value, Mapping) or value.get("schema") != SCHEMA:
             raise RecordError(f"not a record of schema {SCHEMA}")
+        require_checksum(value)
         protocol = value.get("protocol")
         if type(protocol) is not int:
             raise RecordError(f"the protocol is {protocol!r}, not a whole number")
         if protocol != PROTOCOL:
             raise ProtocolError(f"made under protocol {protocol}; this kdbench has protocol {PROTOCOL}")
-        body = {k: v for k, v in value.items() if k not in ("schema", "protocol", "key")}
+        body = {k: v for k, v in value.items() if k not in ("schema", "protocol", "key", "checksum")}
         known = {f.name for f in fields(cls)}
         if set(body) != known:
             raise RecordError(f"missing or unknown fields: {listed(sorted(set(body) ^ known))}")
@@ -245,6 +246,18 @@ class TrialRecord:
         if record.key != value.get("key"):
             raise RecordError(f"the key is {value.get('key')}, but the spec hashes to {record.key}")
         return record
+
+
+def with_checksum(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A record's plain dictionary with a checksum of all the rest, as it is filed: a flipped bit in a number shows."""
+    rest = {name: part for name, part in value.items() if name != "checksum"}
+    return {**rest, "checksum": hashlib.sha256(canonical_json(rest).encode()).hexdigest()}
+
+
+def require_checksum(value: Mapping[str, Any]) -> None:
+    """Raise RecordError if a record's content does not fit its checksum; older records have none."""
+    if "checksum" in value and with_checksum(value)["checksum"] != value["checksum"]:
+        raise RecordError("the content does not fit its checksum: a part of the file was damaged, or edited by hand")
 
 
 def finite(value: Any) -> Any:

@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
 from rich.console import Console
 
-from kdbench import data
-from kdbench.errors import DataError, KdbenchError
-from kdbench.handover import Hashes, import_checkpoints, share_teachers, stale_plugins, take_teachers
-from kdbench.labels import seconds_label
-from kdbench.record import Job, TrialRecord, canonical_json, metric
+from kdbench.data.corruptions import require
+from kdbench.data_check import check_data, provenance
+from kdbench.errors import KdbenchError, RecordError
+from kdbench.handover import import_checkpoints, share_teachers, stale_plugins, take_teachers
+from kdbench.record import Job, TrialRecord, canonical_json
+from kdbench.redact import printable, shown
+from kdbench.rerun import set_aside, to_run_again
 from kdbench.search.agenda import STAGES, Agenda
 from kdbench.search.budget import Budget
 from kdbench.search.drive import Desk, Executor
+from kdbench.search.stop import INTERRUPTED, Stop
+from kdbench.status import SHORT, read_only, study_of, study_status
 from kdbench.store import Store, write_json
-from kdbench.study.schema import Data, Study
+from kdbench.study.diff import accepted, check_edit
+from kdbench.study.plan import evaluation_settings
+from kdbench.study.schema import Study
+from kdbench.study.yaml_source import Tree
 from kdbench.terminal import Tally, view_for
+from kdbench.train.sound import SoundWeights
 
-FAILED, INTERRUPTED = 1, 130
-PHASES_OF = {"teachers": ("teacher",), "search": ("source", "search"), "final": ("final",), "latency": ("latency",)}
+__all__ = ["read_only", "report_study", "run_study", "study_of", "study_status", "sync_study"]
+
+FAILED = 1
+PHASES_OF = {
+    "teachers": ("teacher",), "search": ("source", "search"), "final": ("final", "evaluation"), "latency": ("latency",),
+}  # fmt: skip
 
 
 class MirrorListener:
@@ -59,6 +71,30 @@ class MirrorListener:
         return self.mirror.close()
 
 
+@dataclass(frozen=True)
+class Order:
+    """What one call of `kdbench run` asks for.
+
+    source: the study file's text, kept beside the records. budget_s: end by then. until: the last stage (see
+    agenda.STAGES). stamp: a file that says what the last stage made, written once the stage is complete. tree: where
+    the study's fields stand. rerun: words or keys that name trainings to be run again (see rerun.select).
+    """
+
+    study: Study
+    source: str
+    budget_s: float | None = None
+    until: str = STAGES[-1]
+    stamp: Path | None = None
+    tree: Tree | None = None
+    rerun: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.until not in STAGES:
+            raise KdbenchError(f"--until: got '{self.until}'. Allowed: {', '.join(STAGES)}.")
+        if self.stamp is not None and self.budget_s is not None:
+            raise KdbenchError("--stamp marks a stage as complete, and --budget may end it before. Give one of them.")
+
+
 def run_study(
     study: Study,
     source: str,
@@ -68,38 +104,43 @@ def run_study(
     console: Console,
     as_json: bool,
     stamp: Path | None = None,
+    *,
+    tree: Tree | None = None,
+    rerun: Sequence[str] = (),
 ) -> int:
     """Run a study until its end, its budget or Ctrl-C, then write its report; return the exit status.
 
-    source: the study file's text, kept beside the records. until: the last stage (see agenda.STAGES). stamp: a file
-    that says what the last stage made, written once the stage is complete.
+    Arguments: see Order. Raise StudyError, before anything is touched, if the study was edited in a way that finished
+    trainings of the folder do not fit.
     """
-    if until not in STAGES:
-        raise KdbenchError(f"--until: got '{until}'. Allowed: {', '.join(STAGES)}.")
-    if stamp is not None and budget_s is not None:
-        raise KdbenchError("--stamp marks a stage as complete, and --budget may end it before. Give one of them.")
-    store = Store(folder)
+    order = Order(study, source, budget_s, until, stamp, tree, rerun)
+    store, stop = Store(folder), Stop()
     try:
-        with store.lock():
-            return resume(study, source, store, budget_s, until, console, as_json, stamp)
+        with stop.listening(), store.lock():
+            return stop.status(resume(order, store, console, as_json))
     except KeyboardInterrupt:
         say(console, [stopped(len(list(store.records_folder.glob("*.json"))))], as_json)
-        return INTERRUPTED
+        return stop.status(INTERRUPTED)
 
 
-def resume(
-    study: Study, source: str, store: Store, budget_s: float | None, until: str, console: Console, as_json: bool,
-    stamp: Path | None,
-) -> int:  # fmt: skip
+def resume(order: Order, store: Store, console: Console, as_json: bool) -> int:
     """Go on with a study whose lock is held, then write its report; return the exit status."""
+    study = order.study
+    say(console, edited(study, store, order.tree), as_json)
     found, messages = store.read_all()
     say(console, messages, as_json)
+    if settings := evaluation_settings(study):
+        require(settings.get("corruptions", {}).get("names", ()))
     hashes = check_data(study, store, found)
-    store.write_study(study.to_json() | {"provenance": provenance(study)}, source)  # what loading found is part of it
-    records = without_lost(found)
+    aside, messages = set_aside(store, found, order.rerun)
+    say(console, messages, as_json)
+    store.write_study(study.to_json() | {"provenance": provenance(study)}, order.source)  # what loading found is part
+    records = without_lost({key: record for key, record in found.items() if key not in aside})
     say(console, stale_plugins(records), as_json)
-    budget = Budget(budget_s, past=records.values())
-    agenda = Agenda(study, records, lambda key: store.weights_path(key).exists(), until, budget)
+    budget = Budget(order.budget_s, past=records.values())
+    again = to_run_again(store, found, records)
+    sound = SoundWeights(store, lambda text: say(console, [text], as_json))
+    agenda = Agenda(study, records, sound, order.until, budget, again)
     if not agenda.finished:
         say(console, take_teachers(store, agenda, hashes), as_json)
         import_checkpoints(study, store, agenda)
@@ -107,17 +148,51 @@ def resume(
         share_teachers(store, agenda)
     write_current(store, agenda)
     print_report(store.folder, console, as_json)
+    return concluded(order, store, agenda, console, as_json)
+
+
+def concluded(order: Order, store: Store, agenda: Agenda, console: Console, as_json: bool) -> int:
+    """Say what is left to do, or write the stamp of a stage that is complete; return the exit status."""
     if not agenda.finished:
         say(console, [stopped(len(agenda.records))], as_json)
         return INTERRUPTED
     if (failed := failed_teacher(agenda)) is not None:
-        path = store.record_path(failed.key)
+        again = f"run the same command with --rerun {failed.key[:SHORT]}"
         text = f"The teacher has status '{failed.status}' ({failed.error}), so nothing could be distilled from it."
-        say(console, [f"{text} Mend the cause, delete {path}, and run the same command again."], as_json)
+        say(console, [f"{text} Mend the cause, and {again}."], as_json)
         return FAILED
-    if stamp is not None:
-        write_stamp(stamp, agenda, until)
+    if order.stamp is not None:
+        write_stamp(order.stamp, agenda, order.until)
     return 0
+
+
+def edited(study: Study, store: Store, tree: Tree | None) -> list[str]:
+    """What to say of a study that differs from the one that its folder was run with.
+
+    Raise StudyError if finished trainings of the folder do not fit it any more.
+    """
+    if not (store.folder / "study.json").exists():
+        return []
+    try:
+        before = study_of(store.folder)
+    except KdbenchError as error:
+        return [f"Which fields of the study were edited cannot be told, and every record that fits is kept: {error}"]
+    changes = accepted(before, study)
+    if not changes:
+        return []
+    check_edit(before, study, sound_records(store), store.folder, tree)
+    return [f"Edited since the last run: {'; '.join(changes)}."]
+
+
+def sound_records(store: Store) -> dict[str, TrialRecord]:
+    """All records of a folder that can be read."""
+    found = {}
+    for path in store.records_folder.glob("*.json"):
+        try:
+            found[path.stem] = store.read(path.stem)
+        except RecordError:
+            continue  # set aside with a message when the run begins
+    return found
 
 
 def stopped(count: int) -> str:
@@ -151,7 +226,7 @@ def write_stamp(path: Path, agenda: Agenda, stage: str) -> None:
     if missing := agenda.left():
         raise KdbenchError(f"{path}: not written, for {missing} trainings up to the stage '{stage}' are missing.")
     keys = agenda.current()
-    records = [agenda.records[key] for phase in PHASES_OF[stage] for key in sorted(keys[phase])]
+    records = [agenda.records[key] for phase in PHASES_OF[stage] for key in sorted(keys.get(phase, []))]
     content = canonical_json([record.to_json() for record in records])
     stamp = {
         "study": agenda.study.study,
@@ -168,49 +243,6 @@ def write_current(store: Store, agenda: Agenda) -> None:
     write_json(store.folder / "current.json", {**agenda.current(), **names})
 
 
-def data_sections(study: Study) -> dict[str, Data]:
-    """The data of the study, of its source task, and of those networks that have data of their own, by their place."""
-    sections = {"data": study.data}
-    if study.source is not None:
-        sections["source"] = study.source.data
-    named = {"teacher": study.teacher, **{f"networks.{name}": section for name, section in study.networks.items()}}
-    own = {name: section.data for name, section in named.items() if section is not None and section.data is not None}
-    return sections | own
-
-
-def provenance(study: Study) -> str:
-    """What the data sets of a study say about themselves: `cifar10: Krizhevsky 2009; ...`."""
-    configs = {data.label(section.config()): section.config() for section in data_sections(study).values()}
-    notes = {name: data.describe(config).note.rstrip(".") for name, config in configs.items()}
-    return "; ".join(f"{name}: {note}" for name, note in notes.items() if note)
-
-
-def check_data(study: Study, store: Store, records: Mapping[str, TrialRecord]) -> dict[str, Hashes]:
-    """Fetch what is missing, and store the splits with their hashes, the test split's too.
-
-    Returns the hashes of the data and of its test split by the canonical JSON of a data configuration. Raise DataError
-    if data are missing, or if earlier records of this study were trained or tested on other data.
-    """
-    splits: dict[str, Any] = {}
-    hashes: dict[str, Hashes] = {}
-    for name, section in data_sections(study).items():
-        config = section.config()
-        loaded = data.load(config, test=name == "data")
-        splits[name] = data.split_indices(loaded)
-        now = {"data_hash": loaded.hash, "test_hash": loaded.test_hash}
-        hashes.setdefault(canonical_json(config), (loaded.hash, loaded.test_hash))
-        for record in (r for r in records.values() if r.spec.data == config):
-            for kind, value in now.items():
-                if (then := record.environment.get(kind)) is not None and value is not None and then != value:
-                    raise DataError(
-                        f"{store.record_path(record.key)} has {kind} {then[:12]}, but '{data.label(config)}' now has "
-                        f"{value[:12]}: the images or labels changed. Put the old ones back, or give the study "
-                        "another name."
-                    )
-    write_json(store.folder / "splits.json", splits)
-    return hashes
-
-
 def execute(study: Study, store: Store, agenda: Agenda, console: Console, as_json: bool) -> None:
     """Run the agenda on the executor that the study asks for, with its listeners."""
     with ExitStack() as stack:
@@ -219,7 +251,8 @@ def execute(study: Study, store: Store, agenda: Agenda, console: Console, as_jso
         agenda.budget.workers = executor.workers
         view = view_for(Tally(agenda, executor.workers), console, as_json)
         stack.enter_context(view)
-        desk = Desk(agenda, store, [view])
+        told = partial(_tell, console, as_json)
+        desk = Desk(agenda, store, [view], max_retries=study.resources.max_retries, say=told)
         if mirrored(study):
             mirror = MirrorListener(store, mlflow_uri(study))
             mirror.mirror.sync(agenda.records.values())
@@ -279,8 +312,8 @@ def print_report(folder: Path, console: Console, as_json: bool) -> None:
         return
     paths = write_report(folder)
     if not as_json:
-        console.print(summary(folder), markup=False)
-        console.print(f"Leaderboard: {folder / 'leaderboard.html'} ({len(paths)} files in {folder})")
+        console.print(printable(summary(folder)), markup=False)
+        console.print(f"Leaderboard: {folder / 'leaderboard.html'} ({len(paths)} files in {folder})", markup=False)
 
 
 def report_study(folder: Path, console: Console) -> None:
@@ -296,50 +329,12 @@ def say(console: Console, lines: list[str], as_json: bool) -> None:
     """Print lines for a person; on standard error where standard output is for machines."""
     out = Console(stderr=True, highlight=False, soft_wrap=True) if as_json else console
     for line in lines:
-        out.print(line, markup=False)
+        out.print(shown(line), markup=False)
 
 
-def study_of(folder: Path) -> Study:
-    """The study that a folder was last run with."""
-    stored = Store(folder).read_study()
-    if stored is None:
-        raise KdbenchError(f"{folder} is not the folder of a study: it has no study.json. Run the study first.")
-    try:
-        return Study.model_validate({name: value for name, value in stored.items() if name in Study.model_fields})
-    except ValidationError as error:
-        raise KdbenchError(
-            f"{folder / 'study.json'} was written by another version of kdbench ({error.error_count()} fields differ). "
-            "Run `kdbench run` on the study file again: it writes study.json anew and keeps every record that fits."
-        ) from error
-
-
-def study_status(folder: Path) -> dict[str, Any]:
-    """How far a study is: counts by phase and status, and the best validation result of each row."""
-    records = read_only(folder)
-    study = study_of(folder)
-    agenda = Agenda(study, records, lambda key: True)
-    objective = study.search.objectives[0]
-    better = max if metric(objective).direction == "max" else min
-    best: dict[str, float] = {}
-    for record in agenda.own_search():
-        value = record.result.get(objective)
-        if record.status == "finished" and value is not None:
-            best[record.spec.row] = better(best.get(record.spec.row, value), value)
-    return {
-        "study": study.study,
-        "done": dict(Counter(record.spec.phase for record in records.values())),
-        "status": dict(Counter(record.status for record in records.values())),
-        "to_go": agenda.left(),
-        "finished": agenda.finished,
-        "trained": seconds_label(sum(record.wall_s for record in records.values())),
-        f"best_{objective}": best,
-    }
-
-
-def read_only(folder: Path) -> dict[str, TrialRecord]:
-    """All records of a folder, without setting any aside. Raise RecordError for one that cannot be read."""
-    store = Store(folder)
-    return {path.stem: store.read(path.stem) for path in sorted(store.records_folder.glob("*.json"))}
+def _tell(console: Console, as_json: bool, line: str) -> None:
+    """Say one line at once, above the table of a run under way."""
+    say(console, [line], as_json)
 
 
 def sync_study(folder: Path) -> str:

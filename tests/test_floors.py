@@ -13,12 +13,15 @@ import kdbench
 
 ROOT = Path(kdbench.__file__).parent
 FLOORS = {
-    "errors": 0, "registry": 0, "seeds": 0, "lazy": 0, "fields": 0, "record": 0, "plugins": 0,
+    "errors": 0, "registry": 0, "seeds": 0, "lazy": 0, "fields": 0, "record": 0, "plugins": 0, "redact": 0,
+    "strict_json": 0, "lock": 0, "record_shape": 0,
     "method": 1, "combine": 1, "losses": 1, "nets": 1, "models": 1, "data": 1, "store": 1, "labels": 2,
     "methods": 2, "train": 2,
     "study": 3, "search": 3, "track": 3, "testing": 3,
     "report": 4,
-    "terminal": 5, "handover": 5, "session": 5, "estimate": 5, "scaffold": 5, "cli": 5,
+    "status": 5, "data_check": 5, "rerun": 5, "logs": 5, "doctor": 5,
+    "terminal": 5, "handover": 5, "session": 5, "estimate": 5, "scaffold": 5, "submission": 5, "standings": 5,
+    "trace": 5, "verify": 5, "reproduce": 5, "cli": 5,
 }  # fmt: skip
 APART = [("methods", "train"), ("train", "methods")]
 HEAVY = {"ray": "search/place", "mlflow": "track/mlflow.py"}

@@ -39,6 +39,7 @@ class AB(Method):
     first_ce_weight: float = hp(0.0, minimum=0, help="weight of the cross entropy in the first stage")
 
     reads = ("preactivations",)
+    mean_over_samples = True
 
     def build(self, setup: Setup) -> dict[str, nn.Module]:
         """Connectors for stages whose shapes differ. Raise MethodError where the networks share no stage."""

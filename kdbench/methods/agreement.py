@@ -33,6 +33,8 @@ class Agreement(Method):
     temperature: float = hp(4.0, low=1, high=20, log=True, minimum=0.01, help="softens both distributions")
     standardise: bool = static(False, help="compare z-scores of each sample's logits")
 
+    mean_over_samples = True
+
     def loss(self, s: Step) -> dict[str, Tensor]:
         """Cross entropy with the labels, and the disagreement with the teacher, twice."""
         student, teacher = losses.logits.pair(s.student.logits, s.target.logits, self.standardise)

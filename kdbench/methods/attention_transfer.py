@@ -38,6 +38,7 @@ class AttentionTransfer(Method):
     power: int = static(2, allowed=(1, 2, 4), added=True, help="power of the absolute features")
 
     reads = ("features",)
+    mean_over_samples = True
 
     def build(self, setup: Setup) -> dict[str, nn.Module]:
         """No modules. Raise MethodError where the networks share no stage that has feature maps."""

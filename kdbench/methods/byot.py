@@ -43,6 +43,7 @@ class BYOT(Method):
 
     reads = ()
     frozen = ()
+    mean_over_samples = True
 
     def build(self, setup: Setup) -> dict[str, nn.Module]:
         """The exits. Raise MethodError where the student has fewer than two stages."""

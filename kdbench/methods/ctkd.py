@@ -44,6 +44,8 @@ class CTKD(Method):
     form: str = static("global", allowed=("global", "instance"), help="one temperature, or one for each sample")
     standardise: bool = static(False, help="compare z-scores of each sample's logits")
 
+    mean_over_samples = True
+
     def build(self, setup: Setup) -> dict[str, nn.Module]:
         """The learned temperature."""
         if self.form == "global":

@@ -37,6 +37,8 @@ class DKD(Method):
     ce_weight: float = hp(1.0, minimum=0, help="weight of the cross entropy with the labels")
     standardise: bool = static(False, help="compare z-scores of each sample's logits")
 
+    mean_over_samples = True
+
     def loss(self, s: Step) -> dict[str, Tensor]:
         """Cross entropy with the labels, and the divergences for the labelled class and for the others."""
         z_s, z_t = losses.logits.pair(s.student.logits, s.target.logits, self.standardise)

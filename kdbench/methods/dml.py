@@ -33,6 +33,7 @@ class DeepMutualLearning(Method):
     reads = ()
     trained = ("student", "peer")
     frozen = ()
+    mean_over_samples = True
 
     def loss(self, s: Step) -> dict[str, Tensor]:
         """Cross entropy of both students, and divergence of each from the other."""

@@ -33,6 +33,7 @@ class FineTune(Method):
     reads = ()
     frozen = ()
     starts_from = "source"
+    mean_over_samples = True
 
     def lr_factor(self, parameter: str, head: str) -> float:
         """1 for the classifier, backbone_lr_factor for all other weights."""

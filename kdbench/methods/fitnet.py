@@ -29,6 +29,7 @@ class FitNet(Method):
     layer: str = static("stage2", help="feature that is matched, by its name in both networks")
 
     reads = ("features",)
+    mean_over_samples = True
 
     def build(self, setup: Setup) -> dict[str, nn.Module]:
         """The regressor. Raise MethodError where a network has no such layer."""

@@ -39,6 +39,7 @@ class FSP(Method):
     form: str = static("squared", allowed=("squared", "columns"), help="distance and pooling")
 
     reads = ("features",)
+    mean_over_samples = True
 
     def build(self, setup: Setup) -> dict[str, nn.Module]:
         """1x1 convolutions for stages with unequal channels. Raise MethodError without two shared stages of maps."""

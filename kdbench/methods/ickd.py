@@ -34,6 +34,7 @@ class ICKD(Method):
     beta: float = hp(2.5, low=0.25, high=25, log=True, minimum=0, help="weight of the distance of the correlations")
 
     reads = ("features",)
+    mean_over_samples = True
 
     def build(self, setup: Setup) -> dict[str, nn.Module]:
         """The convolution with batch norm. Raise MethodError unless both networks' last features are maps."""

@@ -31,6 +31,8 @@ class KD(Method):
     ce_weight: float = hp(0.1, minimum=0, help="weight of the cross entropy with the labels")
     standardise: bool = static(False, added=True, help="compare z-scores of each sample's logits")
 
+    mean_over_samples = True
+
     def loss(self, s: Step) -> dict[str, Tensor]:
         """Cross entropy with the labels, and divergence from the teacher."""
         student, teacher = losses.logits.pair(s.student.logits, s.target.logits, self.standardise)

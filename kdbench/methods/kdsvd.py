@@ -34,6 +34,7 @@ class KDSVD(Method):
     vectors: int = static(1, allowed=(1, 2, 3, 4), help="singular vectors of each stage")
 
     reads = ("features",)
+    mean_over_samples = True
 
     def build(self, setup: Setup) -> dict[str, nn.Module]:
         """1x1 convolutions for stages with unequal channels. Raise MethodError without two shared stages of maps."""

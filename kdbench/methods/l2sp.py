@@ -31,6 +31,7 @@ class L2SP(Method):
     reads = ()
     frozen = ()
     starts_from = "source"
+    mean_over_samples = True
 
     def optimiser(self) -> dict[str, Any]:
         """No weight decay beside the penalty."""

@@ -28,6 +28,7 @@ class LabelSmoothing(Method):
 
     reads = ()
     frozen = ()
+    mean_over_samples = True
 
     def loss(self, s: Step) -> dict[str, Tensor]:
         """Cross entropy against smoothed labels."""

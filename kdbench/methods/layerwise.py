@@ -49,6 +49,7 @@ class Layerwise(Method):
     temperature: float = hp(6.0, minimum=0.01, help="softens both distributions, form fed")
 
     reads = ("logits", "features")
+    mean_over_samples = True
 
     def build(self, setup: Setup) -> dict[str, nn.Module]:
         """The r_k by name of the stage, and the q_k as `into_` and that name.

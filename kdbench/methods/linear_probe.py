@@ -28,6 +28,7 @@ class LinearProbe(Method):
     reads = ()
     frozen = ()
     starts_from = "source"
+    mean_over_samples = True
 
     def trains(self, parameter: str, head: str) -> bool:
         """Only the classifier."""

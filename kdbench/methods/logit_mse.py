@@ -31,6 +31,8 @@ class LogitMSE(Method):
     ce_weight: float = hp(1.0, minimum=0, help="weight of the cross entropy with the labels")
     standardise: bool = static(False, added=True, help="compare z-scores of each sample's logits")
 
+    mean_over_samples = True
+
     def loss(self, s: Step) -> dict[str, Tensor]:
         """Cross entropy with the labels, and squared distance from the teacher's logits."""
         student, teacher = losses.logits.pair(s.student.logits, s.target.logits, self.standardise)

@@ -35,6 +35,7 @@ class LearningWithoutForgetting(Method):
     reads = ()
     frozen = ("source",)
     starts_from = "source"
+    mean_over_samples = True
 
     def build(self, setup: Setup) -> dict[str, nn.Module]:
         """The source classifier. Raise MethodError if it is not linear."""

@@ -33,6 +33,8 @@ class NKD(Method):
     alpha: float = hp(1.0, minimum=0, help="weight of the label's class")
     standardise: bool = static(False, help="compare z-scores of each sample's logits")
 
+    mean_over_samples = True
+
     def loss(self, s: Step) -> dict[str, Tensor]:
         """Cross entropy with the labels, and the cross entropies for the labelled class and for the others."""
         z_s, z_t = losses.logits.pair(s.student.logits, s.target.logits, self.standardise)

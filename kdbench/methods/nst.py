@@ -31,6 +31,7 @@ class NST(Method):
     beta: float = hp(50.0, low=1, high=1000, log=True, minimum=0, help="weight of the discrepancy")
 
     reads = ("features",)
+    mean_over_samples = True
 
     def build(self, setup: Setup) -> dict[str, nn.Module]:
         """No modules. Raise MethodError where the networks share no stage that has feature maps."""

@@ -38,6 +38,8 @@ class OFA(Method):
     lambda_: float = hp(1.0, low=0.1, high=10, log=True, minimum=0, help="weight of the same loss on the logits")
     temperature: float = hp(1.0, minimum=0.01, help="softens class probabilities")
 
+    mean_over_samples = True
+
     def build(self, setup: Setup) -> dict[str, nn.Module]:
         """The exits. Raise MethodError where the student has no stage."""
         from kdbench.nets import exits

@@ -32,6 +32,7 @@ class PartialFreeze(Method):
     reads = ()
     frozen = ()
     starts_from = "source"
+    mean_over_samples = True
 
     def build(self, setup: Setup) -> dict[str, nn.Module]:
         """No modules. Raise MethodError where no stage would be left to train."""

@@ -38,6 +38,7 @@ class PseudoLabels(Method):
     labels: str = static("hard", allowed=("hard", "soft"), help="the teacher's class, or its probabilities")
 
     unlabelled = True
+    mean_over_samples = True
 
     def loss(self, s: Step) -> dict[str, Tensor]:
         """Cross entropy with the labels, and with the teacher's labels."""

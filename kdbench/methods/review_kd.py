@@ -38,6 +38,7 @@ class ReviewKD(Method):
     mid_channels: int = static(512, help="limit of the channels of fused maps")
 
     reads = ("preactivations", "pooled")
+    mean_over_samples = True
 
     def build(self, setup: Setup) -> dict[str, nn.Module]:
         """The fusion. Raise MethodError where the networks share no stage."""

@@ -26,6 +26,7 @@ class Scratch(Method):
 
     reads = ()
     frozen = ()
+    mean_over_samples = True
 
     def loss(self, s: Step) -> dict[str, Tensor]:
         """Cross entropy."""

@@ -37,6 +37,7 @@ class SimKD(Method):
     factor: int = static(2, allowed=(1, 2, 4, 8), help="the teacher's channels over those inside the projector")
 
     reads = ("features", "pooled")
+    mean_over_samples = True
 
     def adapt(self, student: Network, setup: Setup) -> Network:
         """The student with projector and the teacher's classifier. Raise MethodError if that is not a linear layer."""

@@ -40,6 +40,7 @@ class TfKD(Method):
 
     reads = ()
     frozen = ()
+    mean_over_samples = True
 
     def loss(self, s: Step) -> dict[str, Tensor]:
         """Cross entropy with the labels, and divergence from the virtual teacher."""

@@ -35,6 +35,7 @@ class VID(Method):
     expansion: float = static(1.0, help="channels inside a regressor per channel of the teacher")
 
     reads = ("features",)
+    mean_over_samples = True
 
     def build(self, setup: Setup) -> dict[str, nn.Module]:
         """A Gaussian for each stage. Raise MethodError where the networks share none."""

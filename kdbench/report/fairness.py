@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kdbench.combine import method_from
+from kdbench.combine import kind_from
 from kdbench.data import datasets
 from kdbench.fields import fields_of
 from kdbench.labels import model_label, plural, settings_label, value_label
@@ -124,7 +124,7 @@ def _parts(record: TrialRecord) -> list[Method]:
     if any(name not in methods for name in parts):
         return []
     known = {name: fields_of(methods.get(name)) for name in parts}
-    return [method_from({"name": n, **{k: v for k, v in h.items() if k in known[n]}}) for n, h in parts.items()]
+    return [kind_from({"name": n, **{k: v for k, v in h.items() if k in known[n]}}) for n, h in parts.items()]
 
 
 def majority(values: Sequence[str | None], preferred: str | None = None) -> str | None:
@@ -235,8 +235,11 @@ def _hardware(environment: Mapping[str, Any]) -> str | None:
     if "precision" not in environment:
         return None
     device = str(environment.get("device", "unknown device")).partition(":")[0]  # cuda:0 and cuda:1 are alike
+    count = int(environment.get("processes", 1))
+    processes = [f"{count} processes"] if count > 1 else []
     threads = [plural(int(environment["threads"]), "thread")] if "threads" in environment else []
-    return ", ".join([device, *threads, str(environment["precision"])])
+    norm = ["batch norm per process"] if environment.get("batch_norm") == "per process" else []
+    return ", ".join([device, *processes, *threads, str(environment["precision"]), *norm])
 
 
 def _student_space(asked: Mapping[str, Any], records: list[TrialRecord]) -> str | None:

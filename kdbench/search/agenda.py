@@ -2,7 +2,8 @@
 
 The order is the same for every row: the teacher and all other networks that are the same for every student, then search
 trials trial by trial over all rows (so that a study that is cut short has treated all alike), then final seeds seed by
-seed, and latency at last, when nothing else runs. Networks of a student's own size come when a trial needs them.
+seed, then their evaluations in the same order, and latency at last, when nothing else runs. Networks of a student's own
+size come when a trial needs them.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from kdbench.fields import Choice, Space
 from kdbench.record import Job, TrialRecord, TrialSpec, canonical_json, metric
 from kdbench.search.budget import Budget
-from kdbench.search.propose import Past, propose
+from kdbench.search.evaluations import Evaluations, seed_by_seed
+from kdbench.search.propose import Past, holds, propose
 from kdbench.search.select import select
 from kdbench.seeds import seed_for
 from kdbench.study.networks import fixed_networks, networks
@@ -38,7 +39,8 @@ class Agenda:
     """Hands out jobs (`next`), takes records (`done`), and knows what is running.
 
     records: finished trainings by key. has_weights: whether the trained network of a key is at hand. until: the last
-    stage that is worked on. budget: closes the search, and then the finals, in time.
+    stage that is worked on. budget: closes the search, and then the finals, in time. again: trainings whose records
+    were taken away to run them again; a search trial among them has its old values, whatever would be proposed now.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Agenda:
         has_weights: Callable[[str], bool],
         until: str = "latency",
         budget: Budget | None = None,
+        again: Iterable[TrialSpec] = (),
     ) -> None:
         self.study = study
         self.records = dict(records)
@@ -66,7 +69,8 @@ class Agenda:
         self._specs: dict[tuple[str, str, int, int], TrialSpec] = {}
         self._networks: dict[str, dict[str, TrialSpec]] = {}
         self._names = {spec.key: name for name, spec in self.fixed.items()}
-        self._adopt_recorded()
+        self._evaluations = Evaluations(study)
+        self._adopt_recorded(again)
 
     def next(self) -> Job | None:
         """A job that can start now, or None. It counts as running until `done` is called."""
@@ -106,6 +110,7 @@ class Agenda:
             finals = self.finals() if self.search_over() else None
             total += self.finals_expected() if finals is None else sum(s.key not in self.records for s in finals)
             waiting += finals or []
+            total += self.evaluations_left()
         needed = self.needed_by(spec for spec in waiting if spec.key not in self.records)
         fixed = {spec.key for spec in self.fixed.values()}
         return total + sum(key not in self.records and key not in fixed for key in needed)
@@ -115,6 +120,7 @@ class Agenda:
         was changed, or from a search that was shorter."""
         search = self.own_search()
         finals = [spec for spec in self.finals() if spec.key in self.records]
+        evaluated = [spec.key for spec in self.evaluations() if spec.key in self.records]
         needed = self.needed_by([*(record.spec for record in search), *finals])
         used = {spec.key: spec for spec in [*self.fixed.values(), *needed.values()] if spec.key in self.records}
         return {
@@ -122,6 +128,7 @@ class Agenda:
             "source": sorted(key for key, spec in used.items() if spec.phase == "source"),
             "search": [record.key for record in search],
             "final": [spec.key for spec in finals],
+            **({"evaluation": evaluated} if self._evaluations.settings else {}),
             "latency": [spec.key for spec in self.latencies() if spec.key in self.records],
         }
 
@@ -158,7 +165,8 @@ class Agenda:
             known = networks(self.study, model, cell) if model else self.fixed
             self._networks[name] = {network.key: network for network in known.values()}
             self._names |= {network.key: called for called, network in known.items()}
-        return self._networks[name]
+        found = self._networks[name]
+        return {**found, str(spec.init): self.records[str(spec.init)].spec} if spec.phase == "evaluation" else found
 
     def _startable(self) -> Iterator[TrialSpec]:
         """Specs without a record that are not running, in order of preference."""
@@ -179,7 +187,11 @@ class Agenda:
             return
         finals = list(self._finals_in_time())
         yield from finals
-        if "latency" in self.stages and not self.running and all(spec.key in self.records for spec in finals):
+        if not all(spec.key in self.records for spec in finals):
+            return
+        evaluations = list(self._evaluations_in_time())
+        yield from evaluations
+        if "latency" in self.stages and not self.running and all(spec.key in self.records for spec in evaluations):
             yield from self.latencies()
 
     def _search(self) -> Iterator[TrialSpec]:
@@ -222,23 +234,30 @@ class Agenda:
                 self._specs[*stream.name, trial] = known
         return known
 
-    def _adopt_recorded(self) -> None:
+    def _adopt_recorded(self, again: Iterable[TrialSpec]) -> None:
         """Take over the search trials that records hold, as far as this study would build the same from their values;
         what is left of another study, or of this one before its ranges were changed, is passed over."""
-        filed: dict[tuple[Any, ...], list[TrialSpec]] = {}
-        for record in self.records.values():
-            if record.spec.phase == "search":
-                filed.setdefault(self._slot(record.spec), []).append(record.spec)
-        for stream in self.streams if filed else []:
+        filed = self._by_slot(record.spec for record in self.records.values())
+        taken_away = self._by_slot(again)
+        for stream in self.streams if filed or taken_away else []:
             pair = pair_label(self.study, stream.cell)
             for trial in range(self.study.search.trials):
-                filed_here = filed.get((pair, stream.row, stream.repeat, trial), [])
-                fitting = [spec for spec in filed_here if self._fits(spec, stream, trial)]
+                slot = (pair, stream.row, stream.repeat, trial)
+                fitting = [spec for spec in filed.get(slot, []) if self._fits(spec, stream, trial)]
                 if len(fitting) > 1:  # ranges were changed and changed back: what would be proposed now is the one
                     proposed = self._proposed(stream, trial)
                     fitting = [spec for spec in fitting if spec == proposed] or fitting
+                fitting = fitting or [spec for spec in taken_away.get(slot, []) if self._fits(spec, stream, trial)]
                 if fitting:
                     self._specs[*stream.name, trial] = fitting[0]
+
+    def _by_slot(self, specs: Iterable[TrialSpec]) -> dict[tuple[Any, ...], list[TrialSpec]]:
+        """Search trials by their place in the study."""
+        found: dict[tuple[Any, ...], list[TrialSpec]] = {}
+        for spec in specs:
+            if spec.phase == "search":
+                found.setdefault(self._slot(spec), []).append(spec)
+        return found
 
     def _fits(self, spec: TrialSpec, stream: Stream, trial: int) -> bool:
         """Whether the study could have asked for this trial."""
@@ -318,6 +337,23 @@ class Agenda:
                 return
             yield from specs
 
+    def evaluations(self) -> list[TrialSpec]:
+        """The further measurements of all finals that have finished, seed by seed."""
+        return self._evaluations.of(self.finals(), self.records)
+
+    def _evaluations_in_time(self) -> Iterator[TrialSpec]:
+        """The evaluations that are begun while the budget lasts: whole seeds, so that every row has the same n."""
+        for specs in seed_by_seed(self.evaluations()):
+            if not self._begun(specs) and not self.budget.allows(0):
+                return
+            yield from specs
+
+    def evaluations_left(self) -> int:
+        """About how many evaluations are still to be done."""
+        if self.search_over():
+            return self._evaluations.left(self.finals(), self.records)
+        return self.finals_expected() if self._evaluations.settings else 0
+
     def latencies(self) -> list[TrialSpec]:
         """One measurement for each model that the table names."""
         finals = [spec for spec in self.finals() if spec.key in self.records]
@@ -356,13 +392,3 @@ class Agenda:
             per_size = math.prod(len(choice.values) for choice in cell.space.values())
             sizes += per_size if self.study.final.select == "best_per_size" else 1
         return len(self.study.methods) * sizes * self.study.final.seeds
-
-
-def holds(space: Space, value: Any) -> bool:
-    """Whether a value is one that the space would yield."""
-    if isinstance(space, Choice):
-        return value in space.values
-    if not isinstance(value, (int, float)) or not space.low <= value <= space.high:
-        return False
-    steps = 0.0 if space.step is None else (value - space.low) / space.step
-    return abs(steps - round(steps)) < 1e-8

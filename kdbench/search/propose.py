@@ -111,3 +111,13 @@ def propose(
         )
     asked = study.ask(distributions)
     return {name: asked.params[name] for name in space}
+
+
+def holds(space: Space, value: Any) -> bool:
+    """Whether a value is one that the space would yield."""
+    if isinstance(space, Choice):
+        return value in space.values
+    if not isinstance(value, (int, float)) or not space.low <= value <= space.high:
+        return False
+    steps = 0.0 if space.step is None else (value - space.low) / space.step
+    return abs(steps - round(steps)) < 1e-8

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kdbench.record import TrialRecord, TrialSpec, canonical_json
-from kdbench.study.networks import fixed_networks, networks
+from kdbench.study.networks import fixed_networks, networks, student_networks
 from kdbench.study.plan import Stream, final_spec, pair_label, search_spec, values_of
 from kdbench.study.schema import Cell, Study
 
@@ -25,8 +25,9 @@ def wanted(study: Study, records: Mapping[str, TrialRecord]) -> set[str]:
         chosen = students.get(str(spec.slot.get("chosen"))) if spec.phase == "final" else None
         if chosen is not None and final_spec(study, chosen, int(spec.slot["final"])) == spec:
             students[key] = spec
-    behind = {spec.key for spec in fixed_networks(study).values()}
-    return (set(students) | behind | _behind(study, cells, students)) & set(records)
+    fixed = {spec.key for spec in fixed_networks(study).values()}
+    sized = _networks(study, (spec for spec in specs.values() if _search_of(spec) is not None))
+    return (set(students) | fixed | sized) & set(records)
 
 
 def lost(old: Study, new: Study, records: Mapping[str, TrialRecord]) -> set[str]:
@@ -57,26 +58,13 @@ def _proposed(study: Study, cells: Cells, spec: TrialSpec) -> bool:
     return search_spec(study, stream, int(spec.slot["trial"]), values) == spec
 
 
-def _behind(study: Study, cells: Cells, students: Mapping[str, TrialSpec]) -> set[str]:
-    """Keys of the networks that students learn from and start from, and of those behind these."""
-    known: dict[str, dict[str, TrialSpec]] = {}
-    found: set[str] = set()
-
-    def visit(spec: TrialSpec, by_key: Mapping[str, TrialSpec]) -> None:
-        for key in (spec.teacher, spec.init, *spec.members):
-            if key is not None and key not in found:
-                found.add(key)
-                if key in by_key:
-                    visit(by_key[key], by_key)
-
-    for spec in students.values():
-        pair = str(spec.slot["pair"])
-        name = canonical_json([dict(spec.model), pair])
-        if name not in known:
-            made = networks(study, spec.model, cells[pair] if study.pairs else None)
-            known[name] = {network.key: network for network in made.values()}
-        visit(spec, known[name])
-    return found
+def _networks(study: Study, students: Iterable[TrialSpec]) -> set[str]:
+    """Keys of the networks that rows of the study need for students of these sizes."""
+    needed = student_networks(study)
+    models = {canonical_json(dict(spec.model)): spec.model for spec in students}
+    cells = study.cells() if study.pairs else [None]
+    made = (networks(study, model, cell) for model in models.values() for cell in cells)
+    return {spec.key for found in made for name, spec in found.items() if name in needed}
 
 
 def _spaces(study: Study) -> dict[tuple[str, str], tuple[Any, ...]]:

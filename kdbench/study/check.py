@@ -16,6 +16,7 @@ from kdbench.study.check_fields import check_setting
 from kdbench.study.check_networks import Networks, check_networks
 from kdbench.study.check_pairs import check_students
 from kdbench.study.check_pareto import check_pareto
+from kdbench.study.check_processes import check_processes
 from kdbench.study.check_resources import check_resources
 from kdbench.study.check_rows import check_rows
 from kdbench.study.explain import Finding
@@ -44,6 +45,7 @@ def check(raw: dict[str, Any]) -> list[Finding]:
         *_check_search(raw),
         *check_evaluation(raw, _valid(Data, _mapping(raw, "data"))),
         *check_pareto(_mapping(raw, "pareto")),
+        *check_processes(raw, known),
         *_check_names(raw),
     ]
 

@@ -144,8 +144,10 @@ def _compared(field: Field, old: Any, new: Any) -> Iterator[Change]:
         before, after = {field: plain(old)}, {field: plain(new)}
     else:
         before, after = dict(_leaves(old, field)), dict(_leaves(new, field))
-    for leaf in {**after, **before}:
-        if before.get(leaf, MISSING) != after.get(leaf, MISSING):
+    leaves = {**after, **before}
+    above = {leaf[:depth] for leaf in leaves for depth in range(len(leaf))}  # a section that only one study has
+    for leaf in leaves:
+        if leaf not in above and before.get(leaf, MISSING) != after.get(leaf, MISSING):
             yield Change(leaf, before.get(leaf, MISSING), after.get(leaf, MISSING))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kdbench import data
-from kdbench.combine import deployed, method_from
+from kdbench.combine import deployed, kind_from
 from kdbench.data.corruptions import possible
 from kdbench.labels import model_label
 from kdbench.record import Job, TrialSpec
@@ -164,7 +164,7 @@ def _student(
     slot: Mapping[str, Any], **rest: Any,
 ) -> TrialSpec:  # fmt: skip
     section = study.methods[row]
-    learns, starts = rows.needed_names(method_from(method), section.teacher, section.start)
+    learns, starts = rows.needed_names(kind_from(method), section.teacher, section.start)
     return TrialSpec(
         data=study.data.config(),
         model=model,

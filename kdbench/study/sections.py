@@ -296,7 +296,7 @@ class Pareto(Section):
 class Resources(Section):
     """Where trials run and what each of them may use."""
 
-    dumped_if_written = frozenset({"storage"})
+    dumped_if_written = frozenset({"storage", "gpus_per_teacher", "processes_per_trial"})
 
     executor: Literal["ray", "local"] = Field(
         default="ray", description="ray: several at once; local: one after another"
@@ -308,12 +308,23 @@ class Resources(Section):
     gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         default="auto", description="GPUs of a trial, also a share such as 0.25; auto: one where there is one"
     )
+    gpus_per_teacher: int | None = Field(
+        default=None, ge=1, description="GPUs over which a teacher trains; null: as a trial"
+    )
+    processes_per_trial: int = Field(
+        default=1, ge=1, description="without GPUs: processes over which a training is spread, a teacher's too"
+    )
     ray_address: str | None = Field(
-        default=None, description="running Ray cluster to use; null: start one on this machine"
+        default=None,
+        json_schema_extra={"pattern": r"^(auto|local|[^/]+:[0-9]+)$"},
+        description="running Ray cluster to use: auto, or host:port; null: start one on this machine",
     )
     storage: str | None = Field(
         default=None,
-        json_schema_extra={"x-allowed": "a folder with its whole path, or a URL such as s3://bucket/prefix"},
+        json_schema_extra={
+            "pattern": r"^(/|[a-z][a-z0-9+.-]*://)",
+            "x-allowed": "a folder with its whole path, or a URL such as s3://bucket/prefix",
+        },
         description="where nodes of a cluster keep checkpoints of trainings under way; null: each on its own disk",
     )
     max_retries: int = Field(default=2, ge=0, description="how often a trial is started again after its worker died")

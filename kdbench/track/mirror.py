@@ -99,7 +99,7 @@ class Mirror:
             below = _by_tag(runs, PARENT_RUN)
             for group, parent_id in self._parents.items():
                 if stale[group]:
-                    self._sum_up(parent_id)
+                    self._show(self.experiment.run(parent_id), _summary(self._below(parent_id)))
                 else:
                     parent = next(run for run in parents[group] if run.info.run_id == parent_id)
                     self._show(parent, _summary(below[parent_id]))
@@ -187,10 +187,13 @@ class Mirror:
 
     def _sum_up(self, parent_id: str) -> None:
         """Bring a parent run up to date with its final runs."""
-        finals = f"{has_tag(PARENT_RUN, parent_id)} AND tags.`{PHASE}` != 'search'"
-        summary = _summary(self.experiment.runs(finals))
+        summary = _summary(self._below(parent_id, f" AND tags.`{PHASE}` != 'search'"))
         if summary:
             self._show(self.experiment.run(parent_id), summary)
+
+    def _below(self, parent_id: str, condition: str = "") -> list[Any]:
+        """The runs below a parent run."""
+        return self.experiment.runs(has_tag(PARENT_RUN, parent_id) + condition)
 
     def _show(self, parent: Any, summary: Summary | None) -> None:
         """Write to a parent run what differs from its summary."""

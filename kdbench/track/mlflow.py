@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import logging
 import math
 import os
+import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from kdbench.errors import KdbenchError
+from kdbench.redact import shown
+from kdbench.store import Store
+from kdbench.track.address import is_server, with_password, without_password
 from kdbench.track.payload import Point
 
 # Set before MLflow is imported, unless the user has set them. Without the last three, a server that is gone blocks each
@@ -43,20 +45,26 @@ def default_uri(folder: Path) -> str:
     return f"sqlite:///{folder.resolve() / 'mlflow.db'}"
 
 
-def is_server(uri: str) -> bool:
-    """Whether the store is behind an MLflow server, which then keeps the artifacts too."""
-    return urlsplit(uri).scheme in ("http", "https")
-
-
-def without_password(uri: str) -> str:
-    """The address as it may be shown."""
-    password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
-
-
 def has_tag(name: str, value: str) -> str:
     """A condition for `Experiment.runs`."""
     return f"tags.`{name}` = '{value}'"
+
+
+def require_writable(uri: str, patience_s: float = 5.0) -> None:
+    """Raise KdbenchError for an sqlite file that is damaged, cannot be written, or is locked for so long. MLflow itself
+    waits for minutes before it says so."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or not path.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(path, timeout=patience_s, isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("ROLLBACK")
+    except sqlite3.DatabaseError as error:
+        held = "another process holds it: wait for that, and run the same command again"
+        broken = "see that it can be written; if it is damaged, delete it and run kdbench sync, which rebuilds it"
+        what = held if "locked" in str(error) else broken
+        raise KdbenchError(f"MLflow at {without_password(uri)}: {error} ({what})") from error
 
 
 class Experiment:
@@ -69,7 +77,7 @@ class Experiment:
     def __init__(self, folder: Path, uri: str | None = None) -> None:
         self.folder = folder.resolve()
         self.name = self.folder.name
-        self.uri = uri or default_uri(self.folder)
+        self.uri = with_password(uri) if uri else default_uri(self.folder)
         self._id = ""
         self._client: Any = None
 
@@ -88,7 +96,10 @@ class Experiment:
                 import mlflow
             except ImportError as error:
                 raise KdbenchError(f"{MISSING} ({error})") from error
+            require_writable(self.uri)
             logging.getLogger("alembic").setLevel(logging.ERROR)
+            if self.uri == default_uri(self.folder):
+                self._make_store(mlflow)
             client = mlflow.MlflowClient(tracking_uri=self.uri)
             self._id = self._find_or_create(client)
             self._client = client
@@ -156,6 +167,17 @@ class Experiment:
         """Take a tag off a run."""
         self.connect().delete_tag(run_id, name)
 
+    def _make_store(self, mlflow: Any) -> None:
+        """Make the database inside the folder, if it is not there; under another name first, because MLflow can never
+        open one whose making was broken off half-way."""
+        path, new = self.folder / "mlflow.db", self.folder / "mlflow.db.new"
+        if path.exists():
+            return
+        for left in self.folder.glob("mlflow.db.new*"):
+            left.unlink()
+        mlflow.MlflowClient(tracking_uri=f"sqlite:///{new}").search_experiments(max_results=1)
+        new.replace(path)
+
     def _find_or_create(self, client: Any) -> str:
         from mlflow.exceptions import MlflowException
 
@@ -179,8 +201,7 @@ class Experiment:
 
     def _description(self) -> dict[str, str]:
         """The study's question, which MLflow shows above the runs."""
-        path = self.folder / "study.json"
-        question = json.loads(path.read_bytes()).get("question") if path.exists() else None
+        question = (Store(self.folder).read_study() or {}).get("question")
         return {"mlflow.note.content": str(question)} if question else {}
 
     @contextmanager
@@ -194,5 +215,5 @@ class Experiment:
             origin = type(error).__module__.partition(".")[0]
             if not isinstance(error, OSError) and origin not in ("mlflow", "sqlalchemy", "alembic", "requests"):
                 raise
-            reason = next(iter(str(error).strip().splitlines()), "")[:300]
+            reason = shown(next(iter(str(error).strip().splitlines()), ""))[:300]  # hidden before it is cut
             raise KdbenchError(f"MLflow at {without_password(self.uri)}: {type(error).__name__}: {reason}") from error

@@ -53,15 +53,17 @@ def parent_of(spec: TrialSpec) -> Parent:
 
 
 def summary_of(children: Iterable[Child]) -> Summary | None:
-    """Means over the finished final runs of one configuration, or None while no final run is there.
+    """Means over the finished final runs of one configuration, or None while no run has ended.
 
-    Where several configurations were retrained, the one with the best mean validation accuracy is shown: choosing by
-    test accuracy would make the parent rows look better than they are. `n_finals` is its number of finished runs,
-    `n_failed` the number of final runs of all configurations that did not finish.
+    Without a final run there are no metrics. Where several configurations were retrained, the one with the best mean
+    validation accuracy is shown: choosing by test accuracy would make the parent rows look better than they are.
+    `n_finals` is its number of finished runs, `n_failed` the number of final runs of all configurations that did not
+    finish.
     """
-    finals = [child for child in children if child.tags.get(PHASE) in SUMMED_UP and child.end_ms is not None]
-    if not finals:
-        return None
+    ended = [child for child in children if child.end_ms is not None]
+    finals = [child for child in ended if child.tags.get(PHASE) in SUMMED_UP]
+    if not finals:  # nothing runs below it any more, so neither does the parent
+        return Summary({}, {}, "FINISHED", max(child.end_ms or 0 for child in ended)) if ended else None
     end_ms = max(child.end_ms or 0 for child in finals)
     groups: dict[str, list[Child]] = {}
     for child in finals:

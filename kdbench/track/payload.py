@@ -12,6 +12,7 @@ from typing import Any
 from kdbench.combine import deployed
 from kdbench.labels import model_label, value_label
 from kdbench.record import TrialRecord, TrialSpec, canonical_json
+from kdbench.store import redacted_record
 
 LAYOUT = 3  # raised when the same record is to be written differently, so that `sync` writes its run anew
 
@@ -50,6 +51,7 @@ class Payload:
 
 def payload_of(record: TrialRecord, study: str) -> Payload:
     """The run of a record. The tag `kdbench.digest` is a hash of the whole record: equal digests, equal runs."""
+    record = redacted_record(record)  # as the store has it, so that its digest is the same in the run and after it
     spec = record.spec
     start_ms, end_ms = milliseconds(record.started), milliseconds(record.ended)
     tags = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import base64
+import http.client
+import logging
 import os
 import signal
 import socket
@@ -18,11 +20,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kdbench import strict_json
 from kdbench.errors import KdbenchError
-from kdbench.track.mlflow import ENVIRONMENT, MISSING, available, default_uri, is_server, without_password
+from kdbench.redact import shown
+from kdbench.track.address import is_loopback, is_server, with_password, without_password, without_user
+from kdbench.track.mlflow import ENVIRONMENT, MISSING, available, default_uri
 
 # Four workers and eight job runners, MLflow's defaults, double the time to start; one person needs neither.
 SERVER_ENVIRONMENT = {**ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+log = logging.getLogger("kdbench.track")
 
 
 def serve(
@@ -35,13 +42,23 @@ def serve(
     """Serve the study's store until Ctrl-C or a signal; return an exit status.
 
     announce is called with the address of the study's runs as soon as it answers. If `uri` is itself an MLflow server,
-    its address is announced and nothing is started. port 0 takes any free port. Raise KdbenchError if MLflow is
-    missing, the study has no store yet, the port is taken, or the server ends by itself.
+    its address is announced and nothing is started. port 0 takes any free port. A host that other machines can reach is
+    warned about. Raise KdbenchError if MLflow is missing, the study has no store yet, the port is taken, or the server
+    ends by itself.
     """
     folder = folder.resolve()
+    uri = with_password(uri) if uri else None
     if uri and is_server(uri):
         announce(runs_url(uri.rstrip("/"), folder.name))
         return 0
+    if not host:
+        raise KdbenchError("--host: got nothing, which would mean every address. Give one, such as 127.0.0.1.")
+    if not is_loopback(host):
+        log.warning(
+            "--host %s: whoever can reach port %d of this machine can read, change and delete these runs, for MLflow's "
+            "pages ask for no password. Safer: leave --host out, and reach the pages with ssh -L %d:127.0.0.1:%d.",
+            host, port, port, port,
+        )  # fmt: skip
     if not available():
         raise KdbenchError(MISSING)
     if not uri and not (folder / "mlflow.db").exists():
@@ -64,19 +81,20 @@ def running(uri: str, artifacts: Path, host: str, port: int) -> Iterator[tuple[s
     its worker would keep the port.
     """
     command = [
-        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--artifacts-destination", str(artifacts),
-        "--host", host, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning",
+        sys.executable, "-m", "mlflow", "server", "--artifacts-destination", str(artifacts), "--host", host,
+        "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning",
     ]  # fmt: skip
-    with tempfile.TemporaryFile() as log, _signals_as_exit():
+    # Not in the command, which every user of the machine can read and which may hold a password.
+    environment = {**SERVER_ENVIRONMENT, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
+    with tempfile.TemporaryFile() as output, _signals_as_exit():
         process = subprocess.Popen(
-            command, env={**SERVER_ENVIRONMENT, **os.environ}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            start_new_session=True,
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
         try:
             address = f"http://{_browsable(host)}:{port}"
             if not wait_until_up(address, process):
-                log.seek(0)
-                last = " ".join(log.read().decode(errors="replace").strip().splitlines()[-3:])
+                output.seek(0)
+                last = shown(" ".join(output.read().decode(errors="replace").strip().splitlines()[-3:]))
                 raise KdbenchError(f"the MLflow server on {without_password(uri)} did not start: {last or 'no output'}")
             yield process, address
         finally:
@@ -131,22 +149,37 @@ def free_port(host: str, port: int) -> int:
 
 
 def runs_url(address: str, study: str) -> str:
-    """Address of the study's table of runs. MLflow's own start page of an experiment would show traces instead."""
+    """Address of the study's table of runs. MLflow's own start page of an experiment would show traces instead.
+
+    address: of an MLflow server; user and password in it are used for the question and are not part of the answer.
+    """
+    address, user = without_user(address)
     query = urllib.parse.urlencode({"experiment_name": study})
     try:
-        answer = _get_json(f"{address}/api/2.0/mlflow/experiments/get-by-name?{query}")
+        answer = _get_json(f"{address}/api/2.0/mlflow/experiments/get-by-name?{query}", user)
+        number = str(answer["experiment"]["experiment_id"])
     except urllib.error.HTTPError as error:
         if error.code != 404:
             raise KdbenchError(f"the MLflow server at {without_password(address)} answered {error}") from error
         return f"{address}/#/experiments"
     except OSError as error:
         raise KdbenchError(f"the MLflow server at {without_password(address)} does not answer: {error}") from error
-    return f"{address}/#/experiments/{answer['experiment']['experiment_id']}/runs?workflowType=machine_learning"
+    except (ValueError, TypeError, KeyError, http.client.HTTPException) as error:
+        raise KdbenchError(f"what answers at {without_password(address)} is no MLflow server ({error!r}).") from error
+    return f"{address}/#/experiments/{urllib.parse.quote(number, safe='')}/runs?workflowType=machine_learning"
 
 
-def _get_json(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        return json.load(answer)
+def _get_json(url: str, user: str) -> Any:
+    """The JSON that a server answers. user: `user:password`, or what MLFLOW_TRACKING_* say where it is empty."""
+    name, password = (os.environ.get(f"MLFLOW_TRACKING_{part}") for part in ("USERNAME", "PASSWORD"))
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    user = user or (f"{name}:{password}" if name and password else "")
+    request = urllib.request.Request(url)
+    if user or token:  # not for whom the server redirects to
+        how = f"Basic {base64.b64encode(user.encode()).decode()}" if user else f"Bearer {token}"
+        request.add_unredirected_header("Authorization", how)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return strict_json.loads(answer.read(strict_json.MAX_BYTES + 1))
 
 
 def _group_lives(process: subprocess.Popen[bytes]) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdbench.errors import CheckpointError, listed
+from kdbench import strict_json
+from kdbench.errors import CheckpointError, DamagedError, listed
 from kdbench.store import write_atomic
 from kdbench.train.view_cache import weights_hash
+
+OURS = re.compile(r"[0-9a-f]{64} \{")
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *, durable: bool = False) -> None:
@@ -29,7 +33,8 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *,
     # copied even where it is contiguous on the CPU: safetensors refuses tensors that share memory, as tied weights do
     plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     text = json.dumps(facts, allow_nan=True)
-    content = as_bytes(plain, metadata={"kdbench": text, "checksum": checksum(plain, text)})
+    # one entry, because safetensors writes several in an order that changes, and equal weights must be equal bytes
+    content = as_bytes(plain, metadata={"kdbench": f"{checksum(plain, text)} {text}"})
     write_atomic(path, content, durable=durable)
 
 
@@ -42,14 +47,29 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            text = header.get("kdbench", "{}")
+            expected, text = _header(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if header.get("checksum") not in (None, checksum(tensors, text)):
+            if expected not in (None, checksum(tensors, text)):
                 raise ValueError("its content does not fit its checksum")
-            return tensors, json.loads(text)
+            found = strict_json.loads(text, nan=True)
+            if not isinstance(found, dict):
+                raise ValueError("its facts are no mapping")
+            return tensors, found
     except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({error}). Delete it to train again.") from error
+        kind = CheckpointError if isinstance(error, FileNotFoundError) else DamagedError
+        raise kind(f"{path}: cannot be read as a checkpoint ({error}). Delete it to train again.") from error
+
+
+def _header(entries: Mapping[str, str]) -> tuple[str | None, str]:
+    """Checksum and facts of a file's header, which versions before 0.2 wrote as two entries.
+
+    They are known by their form, so that a damaged name of the entry does not hide them.
+    """
+    ours = entries.get("kdbench") or next(filter(OURS.match, entries.values()), "{}")
+    if ours.startswith("{"):
+        return entries.get("checksum"), ours
+    expected, _, facts = ours.partition(" ")
+    return expected, facts
 
 
 def checksum(tensors: Mapping[str, Tensor], text: str) -> str:

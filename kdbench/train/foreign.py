@@ -1,8 +1,9 @@
 """Weights that others trained: read from a file, and brought under the names of a kdbench network.
 
-A file is safetensors or a torch file. Torch files are read with `weights_only`: one that holds code is refused. Names
-are matched by naming schemes (kdbench/train/naming.py), and a match counts only where every tensor of the network has
-its tensor in the file, of the same shape, and nothing is left over.
+A file is safetensors or a torch file. Torch files are read with `weights_only`: one that holds code is refused, and so
+is one that would unpack to far more than it is, or whose tensors claim more values than it stores. Names are matched by
+naming schemes (kdbench/train/naming.py), and a match counts only where every tensor of the network has its tensor in
+the file, of the same shape, and nothing is left over.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import io
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,11 @@ SHOWN = 6
 PICKLE = b"\x80"
 HOW_TO_SAVE = "Save the tensors alone: torch.save(net.state_dict(), path)."
 # What reading a damaged or foreign file may raise, from the archive down to the storage of a tensor.
-_DAMAGED = (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, AttributeError, IndexError)
+_DAMAGED = (
+    OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, AttributeError, IndexError, MemoryError,
+    zipfile.BadZipFile,
+)  # fmt: skip
+MOST_UNPACKED, MOST_TIMES = 64 * 2**20, 10  # bytes, and times a file's size: torch itself stores tensors unpacked
 
 
 def read_state_dict(path: Path) -> tuple[dict[str, Tensor], str]:
@@ -50,6 +56,10 @@ def read_state_dict(path: Path) -> tuple[dict[str, Tensor], str]:
         raise CheckpointError(
             f"{path}: holds no named tensors, but {listed(str(name) for name in list(found)[:SHOWN])}. Allowed: a "
             f"state dict, by itself or under {listed(WRAPPERS)}. {HOW_TO_SAVE}"
+        )
+    if odd := [name for name, value in tensors.items() if not _is_plain(value)]:
+        raise CheckpointError(
+            f"{path}: {len(odd)} tensors are not stored value by value, the first is {odd[0][:80]!r}. {HOW_TO_SAVE}"
         )
     return without_prefix(tensors), hashlib.sha256(content).hexdigest()
 
@@ -84,7 +94,19 @@ def _safetensors(content: bytes) -> dict[str, Tensor]:
         raise ValueError(str(error)) from error
 
 
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether the file stores every value of a tensor. A few bytes can claim a sparse or repeated one of any size."""
+    if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
 def _torch_file(content: bytes) -> Any:
+    if zipfile.is_zipfile(io.BytesIO(content)):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > max(MOST_UNPACKED, MOST_TIMES * len(content)):
+            raise ValueError(f"{len(content)} bytes that would unpack to {unpacked}")
     # A Namespace is plain values; published teachers keep the options of their training in one.
     with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pickles of other protocols: they are read or refused

@@ -25,6 +25,8 @@ from kdbench.method import Method, Outputs, Step
 from kdbench.nets.base import Network
 from kdbench.seeds import seed_for
 from kdbench.train import checkpoint
+from kdbench.train.group import ALONE, Alone, Share
+from kdbench.train.guard import guarded, watched
 from kdbench.train.metrics import evaluate
 from kdbench.train.recipe import Recipe
 from kdbench.train.task import Task, probe, set_train_mode, setup_of, shapes_of
@@ -51,8 +53,9 @@ class Training:
         self, method: Method, net: Network, task: Task, recipe: Recipe, seed: int, precision: str,
         peers: dict[str, Network] | None = None,
     ) -> None:  # fmt: skip
+        method = guarded(method, task)
         self.method, self.task, self.recipe, self.seed, self.precision = method, task, recipe, seed, precision
-        self.device = task.train.device
+        self.device, self.group = task.train.device, task.group
         self.setup = setup_of(net.to(self.device), task)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(seed, "init", "aux"))
@@ -130,6 +133,7 @@ class Training:
         for module in self.aux.values():
             set_train_mode(module, before=True)
 
+    @watched
     def epoch(self) -> dict[str, float]:
         """Train one epoch, evaluate on the validation images, and return this epoch's point of every curve."""
         began = time.monotonic()
@@ -139,22 +143,27 @@ class Training:
         views = self.task.train.draw(n, self.generator("views")).to(self.device)
         unlabelled = self.draw_unlabelled(n)
         draws = self.generator("sample", self.device)
+        batches = self.batches(n)
+        shares = [self.group.share(low, high) for low, high in batches]
         if self.task.teacher is not None:
-            self.task.teacher.prepare(order, views)
+            mine = torch.cat([torch.arange(share.low, share.high) for share in shares]).to(self.device)
+            self.task.teacher.prepare(order[mine], views[mine])
+        self.group.join({**self.nets, "aux": self.aux})
         sums: dict[str, Tensor] = {}
         exact = without_tf32() if self.precision == "fp32" else nullcontext()  # for the backward pass and `aux` too
         with torch.random.fork_rng(), exact:
-            torch.manual_seed(seed_for(self.seed, "net", self.epochs_done))
-            batches = self.batches(n)
-            for number, (low, high) in enumerate(batches):
+            torch.manual_seed(seed_for(self.seed, "net", self.epochs_done, *self.group.seed_names))
+            for number, share in enumerate(shares):
                 moment = self.epochs_done + number / len(batches)
                 self.set_lr(moment)
-                further = (unlabelled[0][low:high], unlabelled[1][low:high]) if unlabelled is not None else None
-                terms = self.step(order[low:high], views[low:high], draws, moment / self.recipe.epochs, further)
+                own = slice(share.low, share.high)
+                further = (unlabelled[0][own], unlabelled[1][own]) if unlabelled is not None else None
+                terms = self.step(order[own], views[own], draws, moment / self.recipe.epochs, further, share)
                 for name, term in terms.items():
-                    sums[name] = sums[name] + term * (high - low) if name in sums else term * (high - low)
+                    sums[name] = sums[name] + term * share.samples if name in sums else term * share.samples
+        self.group.align([*self.nets.values(), self.aux])
         names = list(sums)
-        means = (torch.stack([sums[name] for name in names]) / batches[-1][1]).tolist()
+        means = (self.group.total(torch.stack([sums[name] for name in names])) / batches[-1][1]).tolist()
         point = {f"train_{name}": value for name, value in zip(names, means, strict=True)}
         point["lr"] = self.recipe.lr * self.recipe.lr_factor(self.epochs_done)
         self.diverged = not math.isfinite(point["train_loss"])
@@ -213,12 +222,39 @@ class Training:
 
     def step(
         self, index: Tensor, view: Tensor, draws: torch.Generator, progress: float,
-        further: tuple[Tensor, Tensor] | None = None,
+        further: tuple[Tensor, Tensor] | None = None, share: Share | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
         """One optimiser step on one batch; returns the loss and its terms, detached.
 
-        index, view: (B,) positions and views of the images; further: the same of images without labels.
+        index, view: (B,) positions and views of the images; further: the same of images without labels. share: of which
+        batch these are this process's samples; by default they are all of it.
         """
+        seen: list[tuple[Step, dict[str, Tensor]]] = []
+
+        def loss_of() -> Tensor:
+            step = self.look(index, view, draws, progress, further)
+            terms = self.method.loss(step)
+            loss = total(terms)
+            seen.append((step, {"loss": loss, **{f"loss_{name}": term for name, term in terms.items()}}))
+            return loss
+
+        loss = self.group.forward(loss_of, share or self.group.share(0, len(index)))
+        step, terms = seen[0]
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.trained_parameters(), self.recipe.clip_norm)
+        with torch.no_grad():
+            self.state = {**self.state, **self.method.update(step)}  # of the weights that the step was made with
+        self.optimizer.step()
+        self.follow()
+        return {name: term.detach() for name, term in terms.items()}
+
+    def look(
+        self, index: Tensor, view: Tensor, draws: torch.Generator, progress: float,
+        further: tuple[Tensor, Tensor] | None,
+    ) -> Step:  # fmt: skip
+        """Run every network of the method on a batch: all that its loss may look at. Arguments as of `step`."""
         images, labels = self.task.train.batch(index, view), self.task.train_labels[index]
         nets = self.networks(index, view)
         outputs = {role: net(images) for role, net in nets.items()}
@@ -228,7 +264,7 @@ class Training:
         if further is not None and self.task.unlabelled is not None:
             x = self.task.unlabelled.batch(*further)
             more["unlabelled"] = {role: net(x) for role, net in self.networks(*further).items()}
-        step = Step(
+        return Step(
             labels=labels,
             index=index,
             student=outputs["student"],
@@ -244,17 +280,6 @@ class Training:
             head=self.student.head_prefix,
             progress=progress,
         )
-        terms = self.method.loss(step)
-        loss = total(terms)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.trained_parameters(), self.recipe.clip_norm)
-        with torch.no_grad():
-            self.state = {**self.state, **self.method.update(step)}  # of the weights that the step was made with
-        self.optimizer.step()
-        self.follow()
-        return {"loss": loss.detach(), **{f"loss_{name}": term.detach() for name, term in terms.items()}}
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -264,7 +289,7 @@ class Training:
 
     def validate(self) -> dict[str, float]:
         """Metrics of the student on the validation images."""
-        logits = logits_of(self.student, self.task.validation, self.precision)
+        logits = logits_of(self.student, self.task.validation, self.precision, self.group)
         return evaluate(logits, self.task.validation_labels, self.task.teacher_validation)
 
     @property
@@ -302,14 +327,21 @@ class Training:
         self.diverged, self.curves = facts["diverged"], facts["curves"]
 
 
-def logits_of(net: Network, views: Views, precision: str) -> Tensor:
-    """Logits (n, C) in float32 of all images, unaugmented, in eval mode; the mode is put back."""
+def logits_of(net: Network, views: Views, precision: str, group: Alone = ALONE) -> Tensor:
+    """Logits (n, C) in float32 of all images, unaugmented, in eval mode; the mode is put back.
+
+    group: processes that each run a part of the batches, and all have the logits of all images then.
+    """
     was_training = net.training
     net.eval()
+
+    def run(index: Tensor) -> Tensor:
+        logits: Tensor = net(views.plain(index)).logits.float()
+        return logits
+
+    starts = range(0, len(views), EVALUATION_BATCH)
+    batches = [torch.arange(low, min(low + EVALUATION_BATCH, len(views)), device=views.device) for low in starts]
     with torch.no_grad(), precision_of(views.device, precision):
-        parts = [
-            net(views.plain(torch.arange(low, min(low + EVALUATION_BATCH, len(views)), device=views.device))).logits
-            for low in range(0, len(views), EVALUATION_BATCH)
-        ]
+        logits = group.evaluate(batches, run)
     net.train(was_training)
-    return torch.cat(parts).float()
+    return logits

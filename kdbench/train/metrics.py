@@ -48,16 +48,38 @@ def evaluate(logits: Array, labels: Array, teacher_logits: Array | None = None) 
         "ece_pct": 100 * calibration_error(log_probabilities.amax(1).exp(), correct),
     }
     if teacher_logits is not None:
-        teacher = torch.as_tensor(teacher_logits).to(scores.device)
-        if teacher.shape != scores.shape:
-            raise KdbenchError(
-                f"the teacher's logits have shape {tuple(teacher.shape)}, the student's {tuple(scores.shape)}"
-            )
-        values["agreement_pct"] = 100 * _mean(predictions == teacher.argmax(1))
+        values["agreement_pct"] = 100 * _mean(predictions == _teacher(teacher_logits, scores).argmax(1))
     fetched = torch.stack([valid.to(scores.dtype), *(value.to(scores.dtype) for value in values.values())]).tolist()
     if not fetched[0]:
         raise KdbenchError(f"labels must lie in 0..{classes - 1} for logits of {classes} classes; some do not")
     return dict(zip(values, fetched[1:], strict=True))
+
+
+def fidelity(logits: Array, teacher_logits: Array) -> dict[str, float]:
+    """How closely a student follows its teacher, whatever the labels: `agreement_pct`, the share of samples on which
+    both predict the same class, and `agreement_kl_nat`, the mean of KL(teacher || student).
+
+    logits, teacher_logits: (N, C). Raise KdbenchError for shapes that do not fit.
+
+    Source: Stanton, Izmailov, Kirichenko, Alemi, Wilson 2021, arXiv:2106.05945, section 3.
+    """
+    scores = _precise(torch.as_tensor(logits))
+    teacher = _precise(_teacher(teacher_logits, scores))
+    gap = teacher.log_softmax(1) - scores.log_softmax(1)
+    probabilities = teacher.softmax(1)
+    per_sample = torch.where(probabilities > 0, probabilities * gap, torch.zeros_like(gap)).sum(1)
+    agreement = 100 * _mean(scores.argmax(1) == teacher.argmax(1))
+    return {"agreement_pct": agreement.item(), "agreement_kl_nat": per_sample.mean().item()}
+
+
+def _teacher(teacher_logits: Array, scores: Tensor) -> Tensor:
+    """The teacher's logits on the device of the student's. Raise KdbenchError where their shapes differ."""
+    teacher = torch.as_tensor(teacher_logits).to(scores.device)
+    if teacher.shape != scores.shape:
+        raise KdbenchError(
+            f"the teacher's logits have shape {tuple(teacher.shape)}, the student's {tuple(scores.shape)}"
+        )
+    return teacher
 
 
 def calibration_error(confidence: Tensor, correct: Tensor, bins: int = CALIBRATION_BINS) -> Tensor:

@@ -7,7 +7,6 @@ fit, in any respect, is as good as not there: the network is trained.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kdbench import strict_json
 from kdbench.errors import KdbenchError
 from kdbench.record import TrialRecord, TrialSpec
 from kdbench.store import Store, write_atomic, write_json
@@ -112,7 +112,7 @@ def _read(folder: Path, key: str) -> tuple[TrialRecord, bytes]:
 def json_of(path: Path) -> dict[str, Any]:
     """A JSON file that holds a mapping. Raise UnfitError for any other."""
     try:
-        found = json.loads(path.read_bytes())
+        found = strict_json.read(path)
     except ValueError as error:
         raise UnfitError(f"{path.name} is damaged") from error
     if not isinstance(found, dict):

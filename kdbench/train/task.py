@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kdbench.data.views import Views
 from kdbench.method import Outputs, Setup
 from kdbench.nets.base import Network
+from kdbench.train.group import ALONE, Alone
 from kdbench.train.teachers import Teacher
 
 
@@ -20,7 +21,7 @@ class Task:
 
     teacher: how the teacher's outputs come about. teacher_validation: its logits (n, C) on the validation images, for
     the agreement metric, or None. frozen: the frozen networks by role, `teacher` and `source`, as far as there are any.
-    unlabelled: further training images without labels, or None.
+    unlabelled: further training images without labels, or None. group: the processes that share the training.
     """
 
     train: Views
@@ -31,6 +32,7 @@ class Task:
     teacher_validation: Tensor | None = None
     frozen: Mapping[str, Network] = field(default_factory=dict)
     unlabelled: Views | None = None
+    group: Alone = ALONE
 
 
 def shapes_of(outputs: Outputs) -> dict[str, tuple[int, ...]]:

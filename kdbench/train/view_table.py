@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import struct
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from kdbench import strict_json
 from kdbench.errors import KdbenchError
 from kdbench.record import canonical_json
 
@@ -151,7 +151,9 @@ def read_header(path: Path) -> dict[str, Any]:
     text = head[struct.calcsize(PREFIX) :][:length]
     if hashlib.sha256(text).digest() != digest:
         raise ValueError("the header does not fit its checksum")
-    header: dict[str, Any] = json.loads(text)
+    header: dict[str, Any] = strict_json.loads(text)
+    if not isinstance(header, dict) or type(header.get("bytes")) is not int:
+        raise ValueError("the header is no header")
     if (size := path.stat().st_size) != header["bytes"]:
         raise ValueError(f"truncated: {size} bytes of {header['bytes']}")
     return header

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,21 +22,62 @@ from kdbench.record import TrialSpec, canonical_json
 from kdbench.seeds import seed_for
 from kdbench.store import Store
 from kdbench.train import checkpoint
+from kdbench.train.group import ALONE, Alone
 from kdbench.train.loop import logits_of
 from kdbench.train.task import probe
 from kdbench.train.teachers import CachedTeacher, LiveTeacher, Teacher
 from kdbench.train.view_cache import ViewCache, weights_hash
 
 T = TypeVar("T")
-TEST_PHASES = ("teacher", "final")
+TEST_PHASES = ("teacher", "final", "evaluation")
 AMOUNTS = ("validation", "split_seed", "train", "unlabelled", "crop", "flip")
 
 
-class Workshop:
-    """The tools of one worker: a study's folder, a device, and what has been loaded so far."""
+class Source(Protocol):
+    """Where a workshop's images and trained weights come from."""
 
-    def __init__(self, store: Store, device: torch.device, use_cache: bool = True) -> None:
+    def splits(self, config: Mapping[str, Any], *, test: bool = False) -> data.Splits:
+        """The images of a data configuration, the test images only where they are asked for."""
+
+    def weights(self, spec: TrialSpec, role: str) -> Path:
+        """The file of the weights that a training left, where the workshop's store has it. Raise CheckpointError that
+        says which is missing; role: what messages call it."""
+
+
+class Folder:
+    """Images of this machine, weights of a study's own folder."""
+
+    def __init__(self, store: Store) -> None:
         self.store = store
+
+    def splits(self, config: Mapping[str, Any], *, test: bool = False) -> data.Splits:
+        """As `kdbench.data.load`."""
+        return data.load(config, test=test)
+
+    def weights(self, spec: TrialSpec, role: str) -> Path:
+        """The file in the study's folder."""
+        path = self.store.weights_path(spec.key)
+        if path.exists():
+            return path
+        filed = self.store.record_path(spec.key)
+        if not filed.exists():
+            raise CheckpointError(f"the {role} {spec.key} is not trained yet: there are no weights at {path}.")
+        record = self.store.read(spec.key)
+        raise CheckpointError(
+            f"the {role} {spec.key} has status '{record.status}' ({record.error or 'no error'}) and no weights at "
+            f"{path}. Mend the cause, delete {filed}, and run the study again."
+        )
+
+
+class Workshop:
+    """The tools of one worker: a folder, a device, and what has been loaded so far. source: by default the folder."""
+
+    def __init__(
+        self, store: Store, device: torch.device, use_cache: bool = True, source: Source | None = None
+    ) -> None:
+        self.store = store
+        self.source: Source = source or Folder(store)
+        self.group: Alone = ALONE  # of the processes that share each training
         self.device = device
         self.use_cache = use_cache and os.environ.get("KDBENCH_CACHE") != "off"
         self._kept: dict[Hashable, Any] = {}
@@ -49,7 +90,7 @@ class Workshop:
 
     def splits(self, config: Mapping[str, Any]) -> data.Splits:
         """Training and validation images; never the test images."""
-        return self.keep(("splits", canonical_json(dict(config))), lambda: data.load(config))
+        return self.keep(("splits", canonical_json(dict(config))), lambda: self.source.splits(config))
 
     def views(self, config: Mapping[str, Any], split: str) -> Views:
         """Views of the `train` or `validation` images on this worker's device."""
@@ -84,13 +125,25 @@ class Workshop:
             raise KdbenchError(f"a {spec.phase} training must not see the test split")
 
         def make() -> tuple[Views, Tensor, str]:
-            splits = data.load(spec.data, test=True)
+            splits = self.source.splits(spec.data, test=True)
             if splits.test is None or splits.test_hash is None:
                 raise KdbenchError(f"data set '{data.label(spec.data)}' has no test split")
             views = self._views(splits, splits.test.images, augmented=False)
             return views, splits.test.labels.to(self.device), splits.test_hash
 
         return self.keep(("test", canonical_json(dict(spec.data))), make)
+
+    def test_images(self, spec: TrialSpec) -> Tensor:
+        """The test images as they are, uint8 (N, H, W, C). Raise KdbenchError as `test`, and for data of no images."""
+        self.test(spec)  # refuses a phase that must not see them
+
+        def make() -> Tensor:
+            splits = self.source.splits(spec.data, test=True)
+            if splits.test is None or splits.test.images.ndim != 4:
+                raise KdbenchError(f"data set '{data.label(spec.data)}' has no test images that could be corrupted")
+            return splits.test.images
+
+        return self.keep(("test images", canonical_json(dict(spec.data))), make)
 
     def _views(self, splits: data.Splits, images: Tensor, *, augmented: bool) -> Views:
         crop, flip = (splits.crop, splits.flip) if augmented else (0, False)
@@ -114,17 +167,7 @@ class Workshop:
 
     def weights(self, spec: TrialSpec, role: str) -> dict[str, Tensor]:
         """Trained weights of an earlier training. Raise CheckpointError that says which is missing."""
-        path = self.store.weights_path(spec.key)
-        if not path.exists():
-            filed = self.store.record_path(spec.key)
-            if not filed.exists():
-                raise CheckpointError(f"the {role} {spec.key} is not trained yet: there are no weights at {path}.")
-            record = self.store.read(spec.key)
-            raise CheckpointError(
-                f"the {role} {spec.key} has status '{record.status}' ({record.error or 'no error'}) and no weights at "
-                f"{path}. Mend the cause, delete {filed}, and run the study again."
-            )
-        return checkpoint.load(path)[0]
+        return checkpoint.load(self.source.weights(spec, role))[0]
 
     def start_from(self, net: Network, source: TrialSpec, spec: TrialSpec) -> None:
         """Give `net` the weights of another network: all of them if that was trained on the same task as `spec` asks

@@ -133,17 +133,17 @@ def main() -> None:
     first = join_group(order, device)
     found: dict[str, Any] = {}
     for name, case in json.loads((folder / "cases.json").read_text()).items():
-        found[name] = difference(case, Group(device))
-    found["undivided"] = difference({"method": {"name": "kd"}, "net": "conv"}, Undivided(device))
-    group = Group(device)
+        found[name] = difference(case, Group(device, 120))
+    found["undivided"] = difference({"method": {"name": "kd"}, "net": "conv"}, Undivided(device, 120))
+    group = Group(device, 120)
     student = training({"method": {"name": "scratch"}, "net": "conv"}, group)
     student.epoch()
     found["synchronised"] = sum(isinstance(m, SynchronisedBatchNorm) for m in student.student.modules())
     found["facts"] = group.facts()
     shares = [first.share(0, 8), first.share(8, 15), first.share(15, 16)]
     found["shares"] = [[share.low, share.high, share.samples, share.of] for share in shares]
-    found["drift"] = drift({"method": {"name": "scratch"}, "net": "conv"}, Group(device))
-    found["own_kind"] = own_kind(Group(device))
+    found["drift"] = drift({"method": {"name": "scratch"}, "net": "conv"}, Group(device, 120))
+    found["own_kind"] = own_kind(Group(device, 120))
     (folder / f"{rank}.json").write_text(json.dumps(found))
 
 

@@ -78,9 +78,7 @@ def test_every_flipped_bit_is_found_or_harmless(path: Path) -> None:
             found += 1
         else:
             assert equal(tensors) and facts == FACTS, f"byte {place}"
-    assert found >= len(sound) - len(
-        "kdbench"
-    )  # what that name stands for is known by its form
+    assert found >= len(sound) - len("kdbench")  # what that name stands for is known by its form
 
 
 def test_equal_weights_are_equal_bytes(tmp_path: Path, path: Path) -> None:

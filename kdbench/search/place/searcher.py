@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
-import ray
 from ray.tune.search import Searcher
 
 from kdbench.record import Job, TrialRecord
 from kdbench.search.capacity import threads_for
-from kdbench.search.drive import Desk
+from kdbench.search.place.transport import Transport
 from kdbench.search.place.worker import Gate
+from kdbench.search.retry import death
 from kdbench.study.schema import Resources
-from kdbench.train.run import failed, starts_of
+from kdbench.train.faults import Fault
+from kdbench.train.splitting import ONE, Spread
 
 WARM_UP_S = 60.0
 SHORTEST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0
 NEVER = 1 << 30
+
+
+class Source(Protocol):
+    """Where jobs come from and records go: a desk, here or in another process."""
+
+    @property
+    def over(self) -> bool:
+        """Whether no job will come any more."""
+
+    def next(self) -> Job | None:
+        """The next job, or None if none can start now."""
+
+    def epoch(self, key: str, point: Mapping[str, float]) -> None:
+        """Pass on a training's progress."""
+
+    def ended(self, record: TrialRecord) -> None:
+        """File a record."""
+
+    def broke(self, key: str, fault: Fault) -> None:
+        """A start of a training ended in a fault."""
 
 
 class DeskSearcher(Searcher):
@@ -28,56 +51,78 @@ class DeskSearcher(Searcher):
     trials only wait until all workers are up, and where the desk has nothing yet, a trial that waits keeps the place.
     """
 
-    def __init__(self, desk: Desk, workers: int, resources: Resources) -> None:
+    def __init__(
+        self, desk: Source, workers: int, resources: Resources, transport: Transport,
+        spread: Callable[[str], Spread] = lambda phase: ONE,
+    ) -> None:  # fmt: skip
         super().__init__(metric="training_iteration", mode="max")  # Tune insists on a metric that every result has
         self.desk, self.workers, self.resources = desk, workers, resources
-        self.gate = ray.remote(num_cpus=0)(Gate).remote()
+        self.transport, self.spread = transport, spread
+        self.gate = transport.actor(Gate)
         self.asked = 0
         self.wait_s = SHORTEST_WAIT_S
         self.jobs: dict[str, Job] = {}
+        self.processes: dict[str, int] = {}  # of the trials in `jobs`
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune writes its searcher to disk, and kdbench never reads it back."""
         return {}
 
     def suggest(self, trial_id: str) -> Any:
-        """The next job; None while nothing can start; FINISHED when nothing will."""
-        folder = str(self.desk.store.folder)
+        """The next job; FINISHED when there will be none; else a trial that waits."""
         self.asked += 1
         if self.asked <= self.workers:
-            return {"folder": folder, "wait": (self.gate, WARM_UP_S, self.workers)}
+            return {**self.transport.config(), "wait": (self.gate, WARM_UP_S, self.workers)}
         job = self.desk.next()
         if job is not None:
             self.jobs[trial_id] = job
             self.wait_s = SHORTEST_WAIT_S
             threads = threads_for(self.resources, job.spec.phase)
-            return {"folder": folder, "job": json.dumps(job.to_json()), "threads": threads}
+            spread = self.spread(job.spec.phase).to_json()
+            return {**self.transport.config(job), "threads": threads, "spread": spread}
         if self.desk.over:
             return Searcher.FINISHED
-        return {"folder": folder, "wait": (self.gate, self.wait_s, NEVER)}
+        return {**self.transport.config(), "wait": (self.gate, self.wait_s, NEVER)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Pass on progress."""
+        """Pass on progress, a record, or a fault."""
+        if trial_id not in self.jobs:
+            return
+        self.processes[trial_id] = result.get("pid", 0)
         if "point" in result:
             self.desk.epoch(result["key"], json.loads(result["point"]))
+        elif "record" in result:
+            self._left(trial_id)
+            self.desk.ended(TrialRecord.from_json(json.loads(result["record"])))
+            self.transport.filed(result["key"])
+        elif "fault" in result:
+            self._left(trial_id)
+            self.desk.broke(result["key"], Fault.from_json(json.loads(result["fault"])))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """File the record, or a record that says the training was lost."""
-        job = self.jobs.pop(trial_id, None)
-        if job is None:
+        """The last result of a trial; of one whose worker died, `died` tells more."""
+        if trial_id not in self.jobs:
             self.wait_s = min(1.5 * self.wait_s, LONGEST_WAIT_S)
-            return
-        if not error and result and "record" in result:
-            self.desk.ended(TrialRecord.from_json(json.loads(result["record"])))
-        elif error:
-            self.desk.ended(self.lost(job))
+        elif not error and result:
+            self.on_trial_result(trial_id, result)
 
-    def lost(self, job: Job) -> TrialRecord:
-        """The record of a training whose worker died more often than allowed."""
-        folder = self.desk.store.work_folder(job.spec.key)
-        note = folder / "error.txt"
-        reason = note.read_text() if note.exists() else "the worker process died"
-        return failed(job.spec, RuntimeError(reason), 0.0, starts_of(folder), status="lost")
+    def died(self, trial_id: str, text: str) -> None:
+        """A worker died. text: what Ray says about it."""
+        job = self._left(trial_id)
+        if job is not None:
+            self.desk.broke(job.spec.key, death(text))
+
+    def blame(self, text: str) -> None:
+        """Tune ended because Ray killed a worker for memory: that one training has a fault, the others have none."""
+        if "low on memory" not in text:
+            return
+        named = {int(number) for number in re.findall(r"pid[=: ]+(\d+)", text)}
+        for trial_id in [trial_id for trial_id, process in self.processes.items() if process in named]:
+            self.died(trial_id, text)
+
+    def _left(self, trial_id: str) -> Job | None:
+        self.processes.pop(trial_id, None)
+        return self.jobs.pop(trial_id, None)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the records are the state."""

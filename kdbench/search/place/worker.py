@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import ray
 import torch
 from ray.tune import Trainable
 
-from kdbench.record import Job, TrialRecord
-from kdbench.store import Store
-from kdbench.train.run import run_job
+from kdbench.record import TrialRecord
+from kdbench.search.capacity import cores
+from kdbench.search.place.site import job_of, site_for
+from kdbench.train.faults import Fault, fault_of
+from kdbench.train.run import run_job, traceback_of
+from kdbench.train.splitting import Spread
 from kdbench.train.workshop import Workshop
 
 REPORT_S = 1.0  # a worker reports at most this often, so that many short epochs cost one message
@@ -25,9 +27,9 @@ class Gate:
     """Counts the workers that are up."""
 
     def __init__(self) -> None:
-        self.up: set[int] = set()
+        self.up: set[Hashable] = set()
 
-    def arrive(self, worker: int) -> int:
+    def arrive(self, worker: Hashable) -> int:
         """Note that a worker is up; returns how many have been."""
         self.up.add(worker)
         return len(self.up)
@@ -38,42 +40,63 @@ class Worker(Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Make room for data and teachers, and take the first job."""
+        self.site = site_for(config)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.shop = Workshop(Store(Path(config["folder"])), device)
+        self.shop = Workshop(self.site.store, device, source=self.site.source)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next job."""
         self.wait = new_config.get("wait")
+        self.task = new_config
+        self.items: Iterator[dict[str, float] | TrialRecord] | None = None
+        self.spoilt = False
         if self.wait is None:
-            torch.set_num_threads(new_config["threads"])
-            self.job = Job.from_json(json.loads(new_config["job"]))
-            self.items: Iterator[dict[str, float] | TrialRecord] = run_job(self.job, self.shop)
+            torch.set_num_threads(min(new_config["threads"], cores()))  # the driver's node may have more
+            self.job = job_of(new_config)
+            self.spread = Spread.from_json(new_config["spread"])
         return True
 
     def keep_place(self, gate: Any, seconds: float, workers: int) -> dict[str, Any]:
         """Wait some seconds, or until as many workers are up as there should be."""
         began = time.monotonic()
-        while ray.get(gate.arrive.remote(os.getpid())) < workers and time.monotonic() - began < seconds:
-            time.sleep(min(seconds, 0.1))
+        name = f"{ray.get_runtime_context().get_node_id()}:{os.getpid()}"
+        try:
+            while ray.get(gate.arrive.remote(name)) < workers and time.monotonic() - began < seconds:
+                time.sleep(min(seconds, 0.1))
+        except ray.exceptions.RayError:  # without a gate there is nobody to wait for, but this must not spin
+            time.sleep(min(seconds, 1.0))
         return {"done": True}
 
     def step(self) -> dict[str, Any]:
-        """Train for about a second, at least one epoch; at the end return the record as JSON text."""
+        """Train for about a second, at least one epoch; at the end return the record, or a fault, as JSON text."""
+        if self.spoilt:
+            os._exit(1)  # with what it could not free; a new worker takes the next job
         if self.wait is not None:
             return self.keep_place(*self.wait)
-        began = time.monotonic()
         key = self.job.spec.key
         try:
-            for item in self.items:
-                if isinstance(item, TrialRecord):
-                    return {"key": key, "record": json.dumps(item.to_json()), "done": True}
-                if time.monotonic() - began >= REPORT_S:
-                    return {"key": key, "point": json.dumps(item)}
-        except (MemoryError, OSError, torch.cuda.OutOfMemoryError) as error:
-            note = self.shop.store.work_folder(key) / "error.txt"
-            note.write_text(f"{type(error).__name__}: {error}")
-            raise
+            return {"key": key, **self._train()}
+        except Exception as error:  # run_job has filed what is the method's; this is the machine's, or the cluster's
+            fault = fault_of(error, self.shop.store.folder)
+            fault = fault or Fault("worker", f"{type(error).__name__}: {error}", traceback_of(error)[-500:])
+            self.spoilt = fault.kind in ("memory", "device")
+            return {"key": key, "fault": json.dumps(fault.to_json()), "done": not self.spoilt}
+
+    def _train(self) -> dict[str, Any]:
+        """What a step reports: the newest point of the curves, or the record."""
+        began = time.monotonic()
+        key = self.job.spec.key
+        if self.items is None:
+            self.site.begin(self.job, self.task)
+            self.items = run_job(self.job, self.shop, self.spread)
+        for item in self.items:
+            if isinstance(item, TrialRecord):
+                self.site.ended(item)
+                return {"record": json.dumps(item.to_json()), "done": True}
+            self.site.epoch(key)
+            if time.monotonic() - began >= REPORT_S:
+                return {"point": json.dumps(item)}
         raise RuntimeError(f"job {key} ended without a record")
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
