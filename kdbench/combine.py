@@ -51,7 +51,7 @@ def kind_from(config: Mapping[str, Any]) -> Method:
     try:
         return method_from(config)
     except MethodError:
-        parts = {name: {} for name in config["parts"]} if config["name"] == COMBINE else None
+        parts: dict[str, Any] | None = {name: {} for name in config["parts"]} if config["name"] == COMBINE else None
         plain = {"name": config["name"]}
         return method_from(plain if parts is None else {**plain, "parts": parts, "weights": config["weights"]})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from kdbench import data
 from kdbench.errors import KdbenchError
@@ -17,13 +17,16 @@ from kdbench.study.schema import Study
 Hashes = tuple[str, str | None]  # of the training and validation images, and of the test images where they were loaded
 
 
-def take_teachers(store: Store, agenda: Agenda, hashes: Mapping[str, Hashes]) -> list[str]:
-    """Take networks of the study that an earlier study has trained, alike in everything; return what to say of it."""
+def take_teachers(store: Store, agenda: Agenda, hashes: Mapping[str, Hashes], again: Container[str] = ()) -> list[str]:
+    """Take networks of the study that an earlier study has trained, alike in everything; return what to say of it.
+
+    again: keys of those that are to be trained again, whoever has them.
+    """
     from kdbench.train.shelf import take
 
     taken = []
     for name, spec in agenda.fixed.items():
-        if spec.key in agenda.records:
+        if spec.key in agenda.records or spec.key in again:
             continue
         record = take(store, spec, *hashes[canonical_json(spec.data)])
         if record is not None:

@@ -142,7 +142,7 @@ def resume(order: Order, store: Store, console: Console, as_json: bool) -> int:
     sound = SoundWeights(store, lambda text: say(console, [text], as_json))
     agenda = Agenda(study, records, sound, order.until, budget, again)
     if not agenda.finished:
-        say(console, take_teachers(store, agenda, hashes), as_json)
+        say(console, take_teachers(store, agenda, hashes, aside), as_json)
         import_checkpoints(study, store, agenda)
         execute(study, store, agenda, console, as_json)
         share_teachers(store, agenda)

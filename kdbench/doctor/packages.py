@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import platform
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ from packaging.version import Version
 
 import kdbench
 from kdbench.doctor.finding import Finding, Level
+from kdbench.search.place import family
 from kdbench.track.server import end_group
 
 PYTHON = "3.11"
@@ -103,8 +105,9 @@ def answer(code: str, environment: Mapping[str, str], seconds: float) -> object:
 
     Of its own, so that what hangs can be ended, with all that it has started, and nothing is left behind here.
     """
+    mark = secrets.token_hex(8)
     process = subprocess.Popen(
-        [sys.executable, "-c", code], env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
+        [sys.executable, "-c", code], env={**os.environ, **environment, family.MARK: mark}, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
@@ -112,7 +115,8 @@ def answer(code: str, environment: Mapping[str, str], seconds: float) -> object:
     except subprocess.TimeoutExpired:
         return None
     finally:
-        end_group(process, patience=1.0)
+        family.end(mark)
+        end_group(process, patience=0.1)  # where there is no /proc
         if process.stdout is not None:
             process.stdout.close()
     lines = output.decode(errors="replace").strip().splitlines()

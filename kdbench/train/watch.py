@@ -87,5 +87,6 @@ def hung(folder: Path) -> str | None:
     """Where an earlier start of a training hung until its process was ended; None if none did."""
     note = folder / NOTE
     text = note.read_text(errors="replace") if note.exists() else ""
-    frames = [line.strip() for line in text.splitlines() if line.lstrip().startswith("File ")]
+    main = text.rpartition("(most recent call first)")[2]  # faulthandler lists the oldest thread last
+    frames = [line.strip() for line in main.splitlines() if line.lstrip().startswith("File ")]
     return frames[0] if frames else None

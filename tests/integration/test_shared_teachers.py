@@ -30,6 +30,7 @@ def test_a_second_study_takes_the_teacher_of_the_first(tmp_path: Path) -> None:
     )
     first, second = teacher_of(tmp_path / "one/small"), teacher_of(tmp_path / "two/other")
     assert second["environment"].pop("taken_from") == "another study"
+    assert first.pop("checksum") != second.pop("checksum")  # of a record with all that is in it
     assert first == second
     weights = f"weights/{first['key']}.safetensors"
     assert (tmp_path / "one/small" / weights).read_bytes() == (tmp_path / "two/other" / weights).read_bytes()

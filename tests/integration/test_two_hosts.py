@@ -1,6 +1,6 @@
 """A study on two hosts with addresses of their own: network namespaces of this machine, joined by a cable (veth).
 
-The second host sees nothing of the study's folder and has no data. Needs root and iproute2: `make test-netns`.
+The second host sees nothing of the study's folder and has no data. Needs root and iproute2: `make test-hosts`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ QUICK = {
     "RAY_grpc_client_keepalive_time_ms": "2000",
     "RAY_grpc_client_keepalive_timeout_ms": "4000",
 }
-GIVEN_UP_S = 25.0
 
 
 def run_as_root(*command: str) -> None:
@@ -113,7 +112,7 @@ class Hosts:
             host.link("up")
         temporary = f"--temp-dir={self.first.folder}"
         self.first.start_ray("--head", f"--port={PORT}", "--include-dashboard=false", temporary)
-        self.joined = self.join()
+        self.join()
 
     def join(self) -> subprocess.Popen[str]:
         """Start Ray on the second host, and wait until the cluster has both."""
@@ -166,11 +165,10 @@ def test_a_host_that_is_cut_off_in_mid_study_and_comes_back_changes_no_record(ho
     try:
         interrupted = wait_for_training_on(second.folder)
         second.link("down")
-        cut, given_up = len(bench.records()), time.monotonic() + GIVEN_UP_S
+        cut = len(bench.records())
         wait_for_records(bench, cut + 2)  # the first host goes on alone
-        time.sleep(max(0.0, given_up - time.monotonic()))
         second.link("up")
-        hosts.joined.wait(timeout=60)  # Ray ends there when it learns that it was given up
+        second.kill()  # as whoever looks after the machine would
         hosts.join()
         finish(running)
     finally:

@@ -24,6 +24,8 @@ from kdbench.study.schema import Study
 
 METHODS = ("scratch", "kd", "finetune", "linear_probe")
 
+TIMES = ("2026-11-22T08:00:00+00:00", "2026-11-22T08:05:00+00:00")
+
 
 def study(methods: Mapping[str, Any] | Iterable[str] = METHODS, **sections: Any) -> Study:
     values: dict[str, Any] = {
@@ -68,7 +70,7 @@ class World:
         result = {"val_top1_pct": number % 97 + 0.5, "params": 100.0 * spec.model.get("width", 9)}
         if status == "finished" and spec.phase != "search":
             self.weights.add(spec.key)
-        record = TrialRecord(spec, status, result if status == "finished" else {}, {}, {}, 1, "", "", wall_s)
+        record = TrialRecord(spec, status, result if status == "finished" else {}, {}, {}, 1, *TIMES, wall_s)
         self.records[spec.key] = record
         return record
 

@@ -8,6 +8,8 @@ import os
 import shutil
 import socket
 import sqlite3
+import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -406,11 +408,33 @@ def test_an_edit_that_a_run_would_refuse_is_a_problem_and_nothing_is_touched(tmp
 
 
 @pytest.mark.slow
+def test_a_ray_that_takes_too_long_is_ended_with_all_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "RAY_S", 600.0)
+    began = time.monotonic()
+    monkeypatch.setattr(
+        services, "START_RAY", services.START_RAY.replace("    ray.shutdown()", "    print(said)\n    time.sleep(600)")
+    )
+    mark = "kddoctor-"
+
+    def end_once_it_is_up() -> None:
+        while not any(mark in process.command and process.kind == "raylet" for process in services.processes()):
+            assert time.monotonic() - began < 120
+            time.sleep(0.1)
+        raise subprocess.TimeoutExpired("ray", 0)
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", lambda self, timeout: end_once_it_is_up())
+    assert only(services.ray(None, needed=True)).level == "warning"
+    time.sleep(1.0)
+    assert not [process for process in services.processes() if mark in process.command]
+    assert not list(Path(tempfile.gettempdir()).glob(f"{mark}*"))
+
+
+@pytest.mark.slow
 def test_ray_starts_for_real_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(services, "RAY_S", 120.0)
-    folders = set(Path("/tmp").glob("kddoctor-*"))
+    folders = set(Path(tempfile.gettempdir()).glob("kddoctor-*"))
     finding = only(services.ray(None, needed=True))
     assert finding.level == "ok" and "starts here, in " in finding.found
-    assert set(Path("/tmp").glob("kddoctor-*")) <= folders
+    assert set(Path(tempfile.gettempdir()).glob("kddoctor-*")) <= folders
     assert not (tmp_path / ".ray").exists()  # its token lived in the environment alone

@@ -44,10 +44,11 @@ def test_what_ends_in_time_is_left_alone_and_the_handler_is_put_back(tmp_path: P
 
 
 HANGS = """
-import signal, sys, time
+import signal, sys, threading, time
 from pathlib import Path
 from kdbench.train.watch import time_limit
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})  # as in a kernel that does not return to Python
+threading.Thread(target=threading.Event().wait, daemon=True).start()
 def step_that_hangs():
     time.sleep(600)
 with time_limit(0.1, Path(sys.argv[1])):
@@ -61,4 +62,4 @@ def test_a_process_that_never_returns_to_python_ends_and_says_where(
     monkeypatch.setenv("KDBENCH_GRACE_S", "0.3")
     done = subprocess.run([sys.executable, "-c", HANGS, tmp_path], timeout=60)
     assert done.returncode == 1
-    assert hung(tmp_path) == 'File "<string>", line 7 in step_that_hangs'
+    assert hung(tmp_path) == 'File "<string>", line 8 in step_that_hangs'
