@@ -209,6 +209,8 @@ class Desk:
     jobs: list[Job]
     points: list[Mapping[str, float]] = field(default_factory=list)
     records: list[TrialRecord] = field(default_factory=list)
+    faults: dict[str, str] = field(default_factory=dict)
+    pause_s = None
 
     def next(self) -> Job | None:
         return self.jobs.pop(0) if self.jobs else None
@@ -218,6 +220,9 @@ class Desk:
 
     def ended(self, record: TrialRecord) -> None:
         self.records.append(record)
+
+    def broke(self, key: str, fault: Any) -> None:
+        self.faults[key] = fault.reason
 
 
 def test_trainings_that_fail_diverge_or_are_lost_do_not_stop_the_others(
@@ -234,8 +239,9 @@ def test_trainings_that_fail_diverge_or_are_lost_do_not_stop_the_others(
     monkeypatch.setattr(Run, "advance", advance)
     desk: Any = Desk(list(jobs))
     LocalExecutor(Resources(), bench.store).run(desk)
-    assert [record.status for record in desk.records] == ["failed", "diverged", "lost", "finished"]
-    assert desk.records[2].error == "OSError: [Errno 28] No space left on device"
+    assert [record.status for record in desk.records] == ["failed", "diverged", "finished"]
+    assert list(desk.faults) == [lost]
+    assert "No space left on device" in desk.faults[lost]
     assert len(desk.points) == 2 + 3  # the second epoch of the second, and three of the last
 
 
