@@ -6,6 +6,7 @@ import time
 
 import torch
 
+from kdbench.errors import DamagedError
 from kdbench.record import Job, TrialRecord
 from kdbench.search.capacity import require_gpus, spread_for, threads_for
 from kdbench.search.drive import Desk
@@ -55,7 +56,7 @@ class LocalExecutor:
         while True:
             try:
                 item = next(items)
-            except (MemoryError, OSError, RuntimeError) as error:
+            except (MemoryError, OSError, RuntimeError, DamagedError) as error:
                 fault = fault_of(error, self.store.folder)
                 if fault is None:
                     raise

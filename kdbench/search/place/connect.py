@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import socket
 from pathlib import Path
 
 import ray
@@ -25,6 +26,7 @@ QUIET = {
     "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "600",
     "TUNE_RESULT_BUFFER_LENGTH": "0",
 }
+REACH_S = 10.0
 ALLOW = "KDBENCH_ALLOW_UNAUTHENTICATED_RAY"
 
 
@@ -61,6 +63,7 @@ def connect(resources: Resources) -> bool:
     address = address_of(resources)
     if address not in ("auto", "local"):
         require_authentication(address)
+        require_reachable(address)
     dashboard = False if address == "local" else None
     try:
         ray.init(
@@ -88,6 +91,18 @@ def connect(resources: Resources) -> bool:
         ray.shutdown()
         raise
     return True
+
+
+def require_reachable(address: str) -> None:
+    """Raise KdbenchError if nobody listens at `host:port`: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+    except (OSError, ValueError) as error:
+        raise KdbenchError(
+            f"Ray could not be reached at '{shown(address)}' ({error}). Check resources.ray_address and that the "
+            "cluster runs (`ray status` there), or leave it out to start Ray on this machine."
+        ) from error
 
 
 def require_authentication(address: str) -> None:

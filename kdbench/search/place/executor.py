@@ -27,7 +27,7 @@ START_S = 300.0  # for Ray to start and all nodes to be checked
 SILENT_S = 150.0  # Ray's slowest calls give up after 60 s, and it tries them twice
 LEAVE_S, FAREWELL_S = 30.0, 5.0  # to leave the cluster, where the run is over and where Ray is lost
 STARTS = 3  # attempts at the beginning
-LIMIT = 5  # restarts in a row without a single epoch
+LIMIT = 8  # restarts in a row without a single epoch, over about four minutes
 
 
 def python_path() -> str:
