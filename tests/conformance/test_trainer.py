@@ -220,7 +220,7 @@ def test_a_teacher_that_is_changed_is_noticed(bench: Bench, monkeypatch: pytest.
         return run(self, *arguments)
 
     monkeypatch.setattr(LiveTeacher, "__call__", learning)
-    with pytest.raises(AssertionError, match="eval mode"):
+    with pytest.raises(AssertionError, match="changed the weights of the teacher, the mode of the teacher"):
         check_teacher_stays(bench, {"name": "harms_the_teacher"})
 
 

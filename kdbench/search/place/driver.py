@@ -175,7 +175,8 @@ def main() -> None:
     except (KdbenchError, RoomError) as error:
         parent.tell({"error": str(error)})
     except Exception as error:  # of Ray or Tune: the run decides what to do, and the traceback goes to its log
-        parent.tell({"lost": re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:500]})
+        last = (str(error).strip() or "no reason given").splitlines()[-1]  # Tune's errors hold whole tracebacks
+        parent.tell({"lost": re.sub(r"\s+", " ", f"{type(error).__name__}: {last}")[:500]})
         raise
     finally:
         if driver is not None:
