@@ -41,3 +41,9 @@ def temporary_folders() -> Iterator[None]:
         patch.setenv("RAY_TMPDIR", str(folder))
         yield
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests go first, so that the workers of a parallel run end together."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
