@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import sqlite3
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,7 +17,8 @@ from kdbench.errors import KdbenchError
 from kdbench.redact import shown
 from kdbench.store import Store
 from kdbench.track.address import is_server, with_password, without_password
-from kdbench.track.payload import Point
+from kdbench.track.payload import STUDY, Point
+from kdbench.track.view import view_tags
 
 # Set before MLflow is imported, unless the user has set them. Without the last three, a server that is gone blocks each
 # call for four minutes (MLflow 3.17: seven retries with growing pauses).
@@ -56,6 +58,8 @@ def require_writable(uri: str, patience_s: float = 5.0) -> None:
     path = Path(uri.removeprefix("sqlite:///"))
     if not uri.startswith("sqlite:///") or not path.is_file():
         return
+    if not os.access(path, os.W_OK):  # on such a file SQLite begins to write without complaint
+        raise KdbenchError(f"MLflow at {without_password(uri)}: the file is read-only (make it, or its disk, writable)")
     try:
         with closing(sqlite3.connect(path, timeout=patience_s, isolation_level=None)) as database:
             database.execute("BEGIN IMMEDIATE")
@@ -65,6 +69,38 @@ def require_writable(uri: str, patience_s: float = 5.0) -> None:
         broken = "see that it can be written; if it is damaged, delete it and run kdbench sync, which rebuilds it"
         what = held if "locked" in str(error) else broken
         raise KdbenchError(f"MLflow at {without_password(uri)}: {error} ({what})") from error
+
+
+def save_as_model(
+    net: Any, path: Path, shape: tuple[int, ...], classes: int, examples: int, facts: Mapping[str, Any]
+) -> None:
+    """Write a network as a model of MLflow that is loaded without pickle and without kdbench.
+
+    net: takes uint8 images (B, *shape), or float32 rows where `shape` has one number; returns float32 (B, classes).
+    It is stored as the graph that torch.export makes of it. examples: how many inputs of zeros are stored as an
+    example; at least two. facts: kept in the model's metadata. Raise what torch.export and MLflow raise.
+    """
+    import mlflow.pytorch
+    import numpy as np
+    import torch
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import Schema, TensorSpec
+
+    kind = np.dtype("uint8" if len(shape) == 3 else "float32")
+    inputs = Schema(
+        [TensorSpec(kind, (-1, *shape))]
+    )  # without a name: of named ones, MLflow's torch flavour takes none
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No complete tensor found in the group")  # of weights that are all on the CPU
+        mlflow.pytorch.save_model(
+            net,
+            str(path),
+            signature=ModelSignature(inputs, Schema([TensorSpec(np.dtype("float32"), (-1, classes))])),
+            input_example=np.zeros((examples, *shape), kind),
+            serialization_format="pt2",
+            pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"numpy=={np.__version__}"],
+            metadata=dict(facts),
+        )
 
 
 class Experiment:
@@ -98,6 +134,8 @@ class Experiment:
                 raise KdbenchError(f"{MISSING} ({error})") from error
             require_writable(self.uri)
             logging.getLogger("alembic").setLevel(logging.ERROR)
+            # it prints the traceback of what it raises, and who listens to that says it on one line
+            logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
             if self.uri == default_uri(self.folder):
                 self._make_store(mlflow)
             client = mlflow.MlflowClient(tracking_uri=self.uri)
@@ -155,6 +193,18 @@ class Experiment:
         """Copy a file to the run's artifacts."""
         self.connect().log_artifact(run_id, str(path), folder)
 
+    def attach_tree(self, run_id: str, folder: Path, under: str) -> None:
+        """Copy all files of a folder to the run's artifacts, below `under`."""
+        self.connect().log_artifacts(run_id, str(folder), under)
+
+    def show(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the experiment, such as its view; those that are there already are not written."""
+        client = self.connect()
+        has = client.get_experiment(self._id).tags
+        for name, value in tags.items():
+            if has.get(name) != value:
+                client.set_experiment_tag(self._id, name, value)
+
     def end(self, run_id: str, status: str, end_ms: int) -> None:
         """Set the status and the end of a run. status: FINISHED or FAILED."""
         self.connect().set_terminated(run_id, status, end_ms)
@@ -166,6 +216,43 @@ class Experiment:
     def delete_tag(self, run_id: str, name: str) -> None:
         """Take a tag off a run."""
         self.connect().delete_tag(run_id, name)
+
+    def versions(self, name: str) -> list[Any]:
+        """All versions of a registered model; none where there is no such model."""
+        return list(self.connect().search_model_versions(f"name='{name}'"))
+
+    def alias(self, name: str, alias: str, version: str) -> None:
+        """Let an alias name this version of a registered model, and no other one."""
+        client = self.connect()
+        if client.get_registered_model(name).aliases.get(alias) != version:
+            client.set_registered_model_alias(name, alias, version)
+
+    def add_version(self, name: str, model: Path, run_id: str | None, tags: Mapping[str, str], text: str) -> str:
+        """Upload a model's folder, tie it to the run that made it, and register it; return its version.
+
+        The registered model is created if it is not there. text: a description for people. Raise KdbenchError where
+        the registry has a model of that name that somebody else made.
+        """
+        client = self.connect()
+        from mlflow.entities import LoggedModelOutput
+        from mlflow.exceptions import MlflowException
+
+        try:
+            client.create_registered_model(name, {STUDY: self.name})
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            if client.get_registered_model(name).tags.get(STUDY) != self.name:
+                raise KdbenchError(f"the registry has a model '{name}' that is not of this study.") from error
+        logged = client.create_logged_model(self._id, "student", run_id, dict(tags), model_type="kdbench student")
+        client.log_model_artifacts(logged.model_id, str(model))
+        client.finalize_logged_model(logged.model_id, "READY")
+        if run_id is not None:
+            client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
+        made = client.create_model_version(
+            name, logged.artifact_location, run_id, dict(tags), description=text, model_id=logged.model_id
+        )
+        return str(made.version)
 
     def _make_store(self, mlflow: Any) -> None:
         """Make the database inside the folder, if it is not there; under another name first, because MLflow can never
@@ -200,9 +287,9 @@ class Experiment:
         return str(experiment.experiment_id)
 
     def _description(self) -> dict[str, str]:
-        """The study's question, which MLflow shows above the runs."""
+        """The study's question, which MLflow shows above the runs, and the view of them."""
         question = (Store(self.folder).read_study() or {}).get("question")
-        return {"mlflow.note.content": str(question)} if question else {}
+        return view_tags() | ({"mlflow.note.content": str(question)} if question else {})
 
     @contextmanager
     def explained(self) -> Iterator[None]:

@@ -14,14 +14,16 @@ from kdbench.labels import model_label, value_label
 from kdbench.record import TrialRecord, TrialSpec, canonical_json
 from kdbench.store import redacted_record
 
-LAYOUT = 3  # raised when the same record is to be written differently, so that `sync` writes its run anew
+LAYOUT = 4  # raised when the same record is to be written differently, so that `sync` writes its run anew
 
 KEY, STUDY, PHASE, STATUS = "kdbench.key", "kdbench.study", "kdbench.phase", "kdbench.status"
 MODEL, CONFIG, DIGEST = "kdbench.model", "kdbench.config", "kdbench.digest"
 ERROR, COMMIT = "kdbench.error", "mlflow.source.git.commit"
 
 # Names of parameters that are not hyper-parameters; a hyper-parameter of such a name is written as `method.<name>`.
-RESERVED = ("method", "phase", "seed", "pair", "repeat", "trial", "final", "chosen", "teacher", "init", "members")
+RESERVED = (
+    "method", "phase", "student", "seed", "pair", "repeat", "trial", "final", "chosen", "teacher", "init", "members",
+)  # fmt: skip
 SYMBOLS = {"temperature": "T", "lambda": "λ", "alpha": "α", "beta": "β", "gamma": "γ"}
 LONGEST_PARAM, LONGEST_ERROR = 5000, 1000  # characters; MLflow's own limit of a parameter is 6000
 
@@ -60,7 +62,7 @@ def payload_of(record: TrialRecord, study: str) -> Payload:
         PHASE: spec.phase,
         STATUS: record.status,
         MODEL: model_digest(spec),
-        CONFIG: digest({"data": spec.data, "model": spec.model, "method": spec.method, "train": spec.train}),
+        CONFIG: config_digest(spec),
         DIGEST: digest({"layout": LAYOUT, **record.to_json()}),
     }
     if record.error:
@@ -80,10 +82,12 @@ def payload_of(record: TrialRecord, study: str) -> Payload:
 
 
 def params_of(spec: TrialSpec) -> dict[str, str]:
-    """Flat parameters: hyper-parameters under their own names, `student.*`, `train.*`, `data.*`, and the slot."""
+    """Flat parameters: hyper-parameters under their own names, `student` as tables call it, `student.*`, `train.*`,
+    `data.*`, and the slot. The same names for every method, so that MLflow can compare any runs."""
     hyper = {f"method.{name}" if name in RESERVED else name: value for name, value in spec.hyper.items()}
     plain: dict[str, Any] = {
-        "method": spec.row, "phase": spec.phase, "seed": spec.seed, "teacher": spec.teacher, "init": spec.init,
+        "method": spec.row, "phase": spec.phase, "student": model_label(spec.model), "seed": spec.seed,
+        "teacher": spec.teacher, "init": spec.init,
         "members": " ".join(spec.members) or None,
         **{name: spec.slot[name] for name in ("pair", "repeat", "trial", "final", "chosen") if name in spec.slot},
         **hyper,
@@ -164,6 +168,11 @@ def digest(value: Any) -> str:
 def model_digest(spec: TrialSpec) -> str:
     """Names the network that is deployed: latency belongs to all runs that share it."""
     return digest(deployed(spec))
+
+
+def config_digest(spec: TrialSpec) -> str:
+    """Names a configuration: equal for trainings that differ in nothing but their seed."""
+    return digest({"data": spec.data, "model": spec.model, "method": spec.method, "train": spec.train})
 
 
 def milliseconds(iso: str) -> int:

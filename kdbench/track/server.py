@@ -25,6 +25,7 @@ from kdbench.errors import KdbenchError
 from kdbench.redact import shown
 from kdbench.track.address import is_loopback, is_server, with_password, without_password, without_user
 from kdbench.track.mlflow import ENVIRONMENT, MISSING, available, default_uri
+from kdbench.track.view import SHARE_KEY, VIEW
 
 # Four workers and eight job runners, MLflow's defaults, double the time to start; one person needs neither.
 SERVER_ENVIRONMENT = {**ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -149,7 +150,7 @@ def free_port(host: str, port: int) -> int:
 
 
 def runs_url(address: str, study: str) -> str:
-    """Address of the study's table of runs. MLflow's own start page of an experiment would show traces instead.
+    """Address of the study's table of runs, as view.py arranges it. MLflow's own start page would show traces instead.
 
     address: of an MLflow server; user and password in it are used for the question and are not part of the answer.
     """
@@ -158,6 +159,7 @@ def runs_url(address: str, study: str) -> str:
     try:
         answer = _get_json(f"{address}/api/2.0/mlflow/experiments/get-by-name?{query}", user)
         number = str(answer["experiment"]["experiment_id"])
+        has_view = any(tag["key"] == VIEW for tag in answer["experiment"].get("tags", ()))
     except urllib.error.HTTPError as error:
         if error.code != 404:
             raise KdbenchError(f"the MLflow server at {without_password(address)} answered {error}") from error
@@ -166,7 +168,8 @@ def runs_url(address: str, study: str) -> str:
         raise KdbenchError(f"the MLflow server at {without_password(address)} does not answer: {error}") from error
     except (ValueError, TypeError, KeyError, http.client.HTTPException) as error:
         raise KdbenchError(f"what answers at {without_password(address)} is no MLflow server ({error!r}).") from error
-    return f"{address}/#/experiments/{urllib.parse.quote(number, safe='')}/runs?workflowType=machine_learning"
+    view = f"&viewStateShareKey={SHARE_KEY}" if has_view else ""
+    return f"{address}/#/experiments/{urllib.parse.quote(number, safe='')}/runs?workflowType=machine_learning{view}"
 
 
 def _get_json(url: str, user: str) -> Any:

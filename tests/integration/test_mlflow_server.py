@@ -168,7 +168,9 @@ def test_the_ui_serves_the_studys_runs_and_leaves_no_process_behind(tmp_path: Pa
         assert ui.stdout is not None
         url = ui.stdout.readline().strip()
         address, _, page = url.partition("/#/")
-        assert page == f"experiments/{Mirror(folder).experiment.id}/runs?workflowType=machine_learning"
+        runs, _, view = page.partition("&")
+        assert runs == f"experiments/{Mirror(folder).experiment.id}/runs?workflowType=machine_learning"
+        assert view == "viewStateShareKey=kdbench"
         found = rest(address, "runs/search", {"experiment_ids": [page.split("/")[1]]})
         assert len(found["runs"]) == 3  # two records and their parent
         with urllib.request.urlopen(address, timeout=10) as answer:

@@ -80,6 +80,7 @@ def test_parameters_are_flat_and_hyper_parameters_keep_their_own_names() -> None
     assert params_of(spec_of()) == {
         "method": "kd",
         "phase": "search",
+        "student": "resnet8 x0.5",
         "seed": "7",
         "teacher": "a" * 16,
         "pair": "resnet56 -> resnet",
