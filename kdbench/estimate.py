@@ -25,7 +25,8 @@ from kdbench.study.schema import Study
 from kdbench.terminal import describe
 from kdbench.train import checkpoint
 from kdbench.train.recipe import Recipe, resolve_precision
-from kdbench.train.run import UNTRAINED, training_of
+from kdbench.train.run import UNTRAINED
+from kdbench.train.student import training_of
 from kdbench.train.workshop import Workshop
 
 STEPS, LONG_S = 5, 4.0  # steps that are measured of a training, but no further one after so many seconds

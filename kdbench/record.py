@@ -141,7 +141,9 @@ class TrialSpec:
     @cached_property
     def key(self) -> str:
         """Sixteen hexadecimal digits that name this training: equal specs, equal keys."""
-        facts = {"protocol": PROTOCOL, **self.to_json()}
+        facts = {"protocol": PROTOCOL, **{f.name: getattr(self, f.name) for f in fields(self)}}  # as to_json, uncopied
+        if not self.members:
+            del facts["members"]
         return hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:16]
 
     @property

@@ -46,6 +46,7 @@ from kdbench.trace.locate import Report, locate_row
 from kdbench.train.imported import import_checkpoint
 from kdbench.train.run import UNTRAINED, run_job
 from kdbench.train.shelf import shelf_folder
+from kdbench.train.tuning import engine_of
 from kdbench.train.workshop import Workshop, file_hash
 
 Say = Callable[[str], None]
@@ -228,6 +229,7 @@ class Rerun:
                 raise KdbenchError(f"{path}: a copy of the original record, and no new training. Delete it.")
             return new
         torch.set_num_threads(int(record.environment.get("threads", 1)))
+        self.shop.engine = engine_of(record, self.shop.device)
         name, epochs = describe(record.spec), record.spec.train.get("epochs")
         for epoch, item in enumerate(run_job(job_with(record.spec, self.specs), self.shop), 1):
             if isinstance(item, TrialRecord):

@@ -30,6 +30,7 @@ from kdbench.study.plan import evaluation_settings
 from kdbench.study.schema import Study
 from kdbench.study.yaml_source import Tree
 from kdbench.terminal import Tally, view_for
+from kdbench.train.engine import override
 from kdbench.train.sound import SoundWeights
 
 __all__ = ["read_only", "report_study", "run_study", "study_of", "study_status", "sync_study"]
@@ -113,6 +114,7 @@ def run_study(
     Arguments: see Order. Raise StudyError, before anything is touched, if the study was edited in a way that finished
     trainings of the folder do not fit.
     """
+    override()  # what KDBENCH_ENGINE cannot say is an error here, and not one of every training
     order = Order(study, source, budget_s, until, stamp, tree, rerun)
     store, stop = Store(folder), Stop()
     try:
@@ -141,14 +143,28 @@ def resume(order: Order, store: Store, console: Console, as_json: bool) -> int:
     again = to_run_again(store, found, records)
     sound = SoundWeights(store, lambda text: say(console, [text], as_json))
     agenda = Agenda(study, records, sound, order.until, budget, again)
-    if not agenda.finished:
+    ran = not agenda.finished
+    if ran:
         say(console, take_teachers(store, agenda, hashes, aside), as_json)
         import_checkpoints(study, store, agenda)
-        execute(study, store, agenda, console, as_json)
+        execute(study, store, agenda, sound, console, as_json)
         share_teachers(store, agenda)
+        say(console, filed_again(store, agenda), as_json)
     write_current(store, agenda)
     print_report(store.folder, console, as_json)
+    if ran and agenda.finished and mirrored(study):
+        say(console, published(store.folder, study), as_json)
     return concluded(order, store, agenda, console, as_json)
+
+
+def filed_again(store: Store, agenda: Agenda) -> list[str]:
+    """Set aside the records whose files were damaged since they were read or written, and file them anew: this run
+    still has them in memory. Return what to say of it."""
+    there = {path.stem for path in store.records_folder.glob("*.json")}
+    found, messages = store.read_all("what this run remembers of it is filed again")
+    for key in sorted((there - found.keys()) & agenda.records.keys()):
+        store.write(agenda.records[key])
+    return messages
 
 
 def concluded(order: Order, store: Store, agenda: Agenda, console: Console, as_json: bool) -> int:
@@ -201,15 +217,18 @@ def stopped(count: int) -> str:
 
 
 def without_lost(records: Mapping[str, TrialRecord]) -> dict[str, TrialRecord]:
-    """Records that stand. Trainings that the machine lost, and those that failed for want of a network whose record is
-    gone, are done again."""
+    """Records that stand. Trainings that the machine lost, and those that failed for want of a network that is lost or
+    whose record is gone, are done again; and what failed for want of these in turn."""
+    kept = {key: record for key, record in records.items() if record.status != "lost"}
 
-    def stands(record: TrialRecord) -> bool:
+    def orphan(record: TrialRecord) -> bool:
         needed = [key for key in (record.spec.teacher, record.spec.init, *record.spec.members) if key is not None]
-        orphan = record.status == "failed" and any(key not in records for key in needed)
-        return record.status != "lost" and not orphan
+        return record.status == "failed" and any(key not in kept for key in needed)
 
-    return {key: record for key, record in records.items() if stands(record)}
+    while orphans := [key for key, record in kept.items() if orphan(record)]:
+        for key in orphans:
+            del kept[key]
+    return kept
 
 
 def failed_teacher(agenda: Agenda) -> TrialRecord | None:
@@ -243,7 +262,7 @@ def write_current(store: Store, agenda: Agenda) -> None:
     write_json(store.folder / "current.json", {**agenda.current(), **names})
 
 
-def execute(study: Study, store: Store, agenda: Agenda, console: Console, as_json: bool) -> None:
+def execute(study: Study, store: Store, agenda: Agenda, sound: SoundWeights, console: Console, as_json: bool) -> None:
     """Run the agenda on the executor that the study asks for, with its listeners."""
     with ExitStack() as stack:
         executor = executor_for(study, store)
@@ -252,7 +271,10 @@ def execute(study: Study, store: Store, agenda: Agenda, console: Console, as_jso
         view = view_for(Tally(agenda, executor.workers), console, as_json)
         stack.enter_context(view)
         told = partial(_tell, console, as_json)
-        desk = Desk(agenda, store, [view], max_retries=study.resources.max_retries, say=told)
+        desk = Desk(
+            agenda, store, [view], max_retries=study.resources.max_retries, say=told,
+            damaged=sound.damaged,
+        )  # fmt: skip
         if mirrored(study):
             mirror = MirrorListener(store, mlflow_uri(study))
             mirror.mirror.sync(agenda.records.values())
@@ -304,6 +326,13 @@ def close_mirror(listener: MirrorListener, store: Store, console: Console, as_js
         say(console, [text], as_json)
 
 
+def published(folder: Path, study: Study) -> list[str]:
+    """Show the report and the best student in MLflow, within a bound; return what to say of it."""
+    from kdbench.track.publish import publish_within
+
+    return publish_within(folder, mlflow_uri(study), read_only(folder))
+
+
 def print_report(folder: Path, console: Console, as_json: bool) -> None:
     """Write the report and say where it lies."""
     from kdbench.report import summary, write_report
@@ -338,10 +367,14 @@ def _tell(console: Console, as_json: bool, line: str) -> None:
 
 
 def sync_study(folder: Path) -> str:
-    """Bring the MLflow mirror up to the records; return a line that says what was done."""
+    """Bring the MLflow mirror up to the records and the report; return lines that say what was done."""
     from kdbench.track.mirror import Mirror
+    from kdbench.track.publish import publish
 
     study = study_of(folder)
     with Store(folder).lock():
-        done = Mirror(folder, mlflow_uri(study)).sync(read_only(folder).values())
-    return f"MLflow: {done.created} runs created, {done.updated} updated, {done.unchanged} unchanged."
+        records = read_only(folder)
+        done = Mirror(folder, mlflow_uri(study)).sync(records.values())
+        said = publish(folder, mlflow_uri(study), records)
+    first = f"MLflow: {done.created} runs created, {done.updated} updated, {done.unchanged} unchanged."
+    return "\n".join([first, *said])

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from kdbench.errors import KdbenchError
 from kdbench.labels import plural, seconds_label
 from kdbench.record import TrialRecord, TrialSpec, metric
+from kdbench.record_index import RecordIndex
 from kdbench.search.agenda import Agenda
 from kdbench.store import Store
 from kdbench.study.schema import Study
@@ -35,10 +36,17 @@ def study_of(folder: Path) -> Study:
         ) from error
 
 
-def read_only(folder: Path) -> dict[str, TrialRecord]:
-    """All records of a folder, without setting any aside. Raise RecordError for one that cannot be read."""
+def read_only(folder: Path, glance: bool = False) -> dict[str, TrialRecord]:
+    """All records of a folder, without setting any aside. Raise RecordError for one that cannot be read.
+
+    glance: of a large study, do not open files that were read before and whose size and time of change are the same.
+    """
     store = Store(folder)
-    return {path.stem: store.read(path.stem) for path in sorted(store.records_folder.glob("*.json"))}
+    paths = sorted(store.records_folder.glob("*.json"))
+    index = RecordIndex(store.records_folder, len(paths))
+    found = {path.stem: (glance and index.at_a_glance(path)) or store.read(path.stem, index) for path in paths}
+    index.save()
+    return found
 
 
 def under_way(folder: Path) -> dict[str, str | None]:
@@ -52,7 +60,7 @@ def under_way(folder: Path) -> dict[str, str | None]:
 def asked_for(folder: Path) -> dict[str, TrialSpec]:
     """The trainings that the study asks for as far as they are known by now, by key; none where that cannot be told."""
     try:
-        agenda = Agenda(study_of(folder), read_only(folder), lambda key: True)
+        agenda = Agenda(study_of(folder), read_only(folder, glance=True), lambda key: True)
     except KdbenchError:
         return {}
     students = agenda.known()
@@ -62,7 +70,7 @@ def asked_for(folder: Path) -> dict[str, TrialSpec]:
 
 def study_status(folder: Path) -> dict[str, Any]:
     """How far a study is: counts by phase and status, the best validation result of each row, and whether it runs."""
-    records = read_only(folder)
+    records = read_only(folder, glance=True)
     study = study_of(folder)
     agenda = Agenda(study, records, lambda key: True)
     objective = study.search.objectives[0]
@@ -102,7 +110,7 @@ def status_text(status: Mapping[str, Any], study: Path) -> str:
 def failures_of(folder: Path) -> list[dict[str, Any]]:
     """The trainings that did not finish, those of the machine first: key, what it was, status, error, attempts, and
     whether it belongs to the study as it stands."""
-    records = read_only(folder)
+    records = read_only(folder, glance=True)
     keys = Agenda(study_of(folder), records, lambda key: True).current()
     current = {key for phase in keys.values() for key in phase}
     found = sorted(

@@ -26,6 +26,7 @@ from kdbench import strict_json
 from kdbench.errors import KdbenchError, RecordError
 from kdbench.lock import held, holder
 from kdbench.record import ProtocolError, TrialRecord, with_checksum
+from kdbench.record_index import RecordIndex
 from kdbench.redact import printable, redact, redact_addresses, redacted
 
 PATIENCE_S = 300.0
@@ -157,9 +158,10 @@ class Store:
         write_json(self.record_path(record.key), with_checksum(redacted_record(record).to_json()))
         shutil.rmtree(self.work_folder(record.key), ignore_errors=True)
 
-    def read(self, key: str) -> TrialRecord:
+    def read(self, key: str, index: RecordIndex | None = None) -> TrialRecord:
         """Read one record. Raise RecordError that names the file and what is wrong with it.
 
+        index: spares the checks of a file that was read before and is the same, and notes what is read.
         A record of another protocol is a ProtocolError: it is sound, and another kdbench can read it.
         """
         try:
@@ -167,7 +169,10 @@ class Store:
         except KdbenchError as error:
             raise RecordError(str(error)) from error
         try:
-            record = record_of(strict_json.read(path))
+            content = strict_json.read_bytes(path)
+            if index is not None and (known := index.by_content(path, content)) is not None:
+                return known
+            record = record_of(strict_json.loads(content))
         except ProtocolError as error:
             raise ProtocolError(
                 f"{path}: {error}. Give the study another name, or report with the kdbench that made it."
@@ -176,33 +181,42 @@ class Store:
             raise RecordError(f"{path}: {printable(str(error), keep='')}") from error
         if record.key != key:
             raise RecordError(f"{path}: holds the record of {record.key}")
+        if index is not None:
+            index.note(path, content, record)
         return record
 
-    def read_all(self) -> tuple[dict[str, TrialRecord], list[str]]:
+    def read_all(self, remedy: str = "the training is done again") -> tuple[dict[str, TrialRecord], list[str]]:
         """All records by key, and one message for each file that was unreadable and has been set aside.
 
         What is set aside goes to `records/quarantine/`, so that its training is done again and nothing is deleted.
+        remedy: what the messages say will be done about it.
         Raise ProtocolError, and set nothing aside, if a record was made under another protocol.
         """
         records: dict[str, TrialRecord] = {}
         messages: list[str] = []
-        for path in sorted(self.records_folder.glob("*.json")):
+        paths = sorted(self.records_folder.glob("*.json"))
+        index = RecordIndex(self.records_folder, len(paths))
+        for path in paths:
             try:
-                records[path.stem] = self.read(path.stem)
+                records[path.stem] = self.read(path.stem, index)
             except ProtocolError:
                 raise
             except RecordError as error:
                 aside = self.set_aside(path)
-                messages.append(f"{error}. Set aside as {aside}; the training is done again.")
+                messages.append(f"{error}. Set aside as {aside}; {remedy}.")
+        index.save()
         return records, messages
 
-    def set_aside(self, path: Path) -> Path:
-        """Move a file of a folder of the study to its `quarantine/` under a free name; returns where it is now."""
+    def set_aside(self, path: Path, *, copy: bool = False) -> Path:
+        """Move a file of a folder of the study to its `quarantine/` under a free name; returns where it is now.
+
+        copy: leave the file, for somebody may be reading it, and put a copy there.
+        """
         folder = self._inside(path.parent.name, "quarantine")
         folder.mkdir(exist_ok=True)
         numbered = (folder / f"{path.stem}.{n}{path.suffix}" for n in itertools.count(2))
         aside = next(free for free in itertools.chain([folder / path.name], numbered) if not free.exists())
-        return path.replace(aside)
+        return Path(shutil.copyfile(path, aside)) if copy else path.replace(aside)
 
     def write_study(self, study: Mapping[str, Any], source: str | None = None) -> None:
         """Store the resolved study, and the file as the user wrote it, both without the passwords of addresses."""

@@ -18,13 +18,18 @@ MAX_DEPTH = 32
 
 def read(path: Path, max_bytes: int = MAX_BYTES) -> Any:
     """The value that a file holds. Raise ValueError that says what is wrong with it, OSError if it cannot be read."""
+    return loads(read_bytes(path, max_bytes), max_bytes)
+
+
+def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """The bytes of a plain file of a limited size. Raise ValueError for any other, OSError if it cannot be read."""
     facts = path.stat()
     if not stat.S_ISREG(facts.st_mode):
         raise ValueError("not a plain file")
     if facts.st_size > max_bytes:
         raise ValueError(f"{facts.st_size} bytes. Allowed: up to {max_bytes}")
     with path.open("rb") as file:
-        return loads(file.read(max_bytes + 1), max_bytes)
+        return file.read(max_bytes + 1)
 
 
 def loads(content: bytes | str, max_bytes: int = MAX_BYTES, *, nan: bool = False) -> Any:
@@ -36,18 +41,22 @@ def loads(content: bytes | str, max_bytes: int = MAX_BYTES, *, nan: bool = False
         raise ValueError(f"more than {max_bytes} bytes")
     try:
         text = content if isinstance(content, str) else content.decode("utf-8")
-        value = json.loads(
-            text,
-            object_pairs_hook=_mapping,
-            parse_constant=None if nan else _refuse_constant,
-            parse_float=float if nan else _finite,
-        )
-        _check(value, MAX_DEPTH)
+        value = _parse(text, nan)
+        if isinstance(content, str) or "\\u" in text:  # in UTF-8 only an escape can be half of a surrogate pair
+            json.dumps(value, ensure_ascii=False).encode()
+        if _check(value, MAX_DEPTH) and not nan:
+            _parse(text, nan, parse_float=_finite)  # slower, and says which number it is
     except RecursionError:
         raise ValueError(f"nested more than {MAX_DEPTH} levels deep") from None
     except UnicodeError as error:
         raise ValueError(f"not UTF-8 text ({error.reason if hasattr(error, 'reason') else error})") from None
     return value
+
+
+def _parse(text: str, nan: bool, **options: Any) -> Any:
+    """The value of a text, without the checks that need the whole of it."""
+    constant = None if nan else _refuse_constant
+    return json.loads(text, object_pairs_hook=_mapping, parse_constant=constant, **options)
 
 
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -70,12 +79,16 @@ def _finite(text: str) -> float:
     return value
 
 
-def _check(value: Any, levels: int) -> None:
-    """Raise ValueError for deeper nesting than `levels`, UnicodeEncodeError for half of a surrogate pair."""
-    if isinstance(value, str):
-        value.encode()
-    elif isinstance(value, (dict, list)):
-        if levels == 0:
-            raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
-        for item in value if isinstance(value, list) else (*value, *value.values()):
-            _check(item, levels - 1)
+def _check(value: Any, levels: int) -> bool:
+    """Whether there is an infinity among the numbers. Raise ValueError for deeper nesting than `levels`."""
+    if not isinstance(value, (dict, list)):
+        return isinstance(value, float) and math.isinf(value)
+    if levels == 0:
+        raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+    items = value if isinstance(value, list) else value.values()
+    found = math.inf in items or -math.inf in items  # in C: a record has thousands of numbers
+    if not {dict, list}.isdisjoint(map(type, items)):
+        for item in items:
+            if isinstance(item, (dict, list)):
+                found |= _check(item, levels - 1)
+    return found

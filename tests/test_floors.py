@@ -14,7 +14,7 @@ import kdbench
 ROOT = Path(kdbench.__file__).parent
 FLOORS = {
     "errors": 0, "registry": 0, "seeds": 0, "lazy": 0, "fields": 0, "record": 0, "plugins": 0, "redact": 0,
-    "strict_json": 0, "lock": 0, "record_shape": 0,
+    "strict_json": 0, "lock": 0, "record_shape": 0, "caches": 0, "record_index": 0,
     "method": 1, "combine": 1, "losses": 1, "nets": 1, "models": 1, "data": 1, "store": 1, "labels": 2,
     "methods": 2, "train": 2,
     "study": 3, "search": 3, "track": 3, "testing": 3,

@@ -13,6 +13,7 @@ from kdbench.record import TrialRecord
 from kdbench.store import Store
 from kdbench.terminal import describe
 
+SAID_LINES = 20  # of what each process of a training has said: the last ones
 NOTES = {"error.txt": "the worker's last words", "set_aside.txt": "checkpoint set aside", "hung.txt": "where it hung"}
 
 
@@ -84,6 +85,10 @@ def _work(folder: Path) -> dict[str, Any]:
             facts["curves"] = header.get("curves", {})
     facts["notes"] = {
         what: (folder / name).read_text(errors="replace") for name, what in NOTES.items() if (folder / name).exists()
+    }
+    facts["processes"] = {
+        path.stem.removeprefix("process"): path.read_text(errors="replace").splitlines()[-SAID_LINES:]
+        for path in sorted(folder.glob("process*.log"), key=lambda path: (len(path.name), path.name))
     }
     return facts
 

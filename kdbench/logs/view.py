@@ -77,6 +77,9 @@ def _work_lines(work: Mapping[str, Any]) -> Iterator[str]:
         yield f"checkpoint after epoch {state.get('epochs_done', '?')}, {age} old, {size:.1f} MB"
     for what, text in work["notes"].items():
         yield f"note       {what}: {' '.join(text.split())}"
+    for number, lines in work["processes"].items():
+        yield f"process {number}" if lines else f"process {number}  has said nothing"
+        yield from (f"    {line}" for line in lines)
 
 
 def _curve_lines(curves: Mapping[str, Any]) -> Iterator[str]:

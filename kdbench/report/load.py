@@ -13,6 +13,7 @@ from kdbench.combine import deployed
 from kdbench.errors import KdbenchError, RecordError
 from kdbench.labels import model_label, student_labels
 from kdbench.record import ProtocolError, TrialRecord, TrialSpec, canonical_json
+from kdbench.record_index import RecordIndex
 from kdbench.store import record_of
 
 
@@ -155,7 +156,9 @@ def load(folder: Path) -> Results:
         )
     if not isinstance(study, Mapping):
         raise KdbenchError(f"{folder / 'study.json'}: holds a {type(study).__name__}, not a study.")
-    records = [_read_record(path) for path in paths]
+    index = RecordIndex(folder / "records", len(paths))
+    records = [_read_record(path, index) for path in paths]
+    index.save()
     kept = records
     names: Any = {}
     if (folder / "current.json").exists():
@@ -183,9 +186,12 @@ def _read_json(path: Path, hint: str) -> Any:
         raise KdbenchError(f"{path}: {error}") from error
 
 
-def _read_record(path: Path) -> TrialRecord:
+def _read_record(path: Path, index: RecordIndex) -> TrialRecord:
     try:
-        record = record_of(strict_json.read(path))
+        content = strict_json.read_bytes(path)
+        if (known := index.by_content(path, content)) is not None:
+            return known
+        record = record_of(strict_json.loads(content))
     except ProtocolError as error:
         raise ProtocolError(
             f"{path}: {error}, and a table never mixes the two. Move the old records away, or report them with the "
@@ -197,4 +203,5 @@ def _read_record(path: Path) -> TrialRecord:
         ) from error
     if path.stem != record.key:
         raise RecordError(f"{path}: holds the record of {record.key}. Rename it, or move it away.")
+    index.note(path, content, record)
     return record

@@ -15,7 +15,7 @@ from typing import Any
 from kdbench.record import Job, TrialRecord, TrialSpec, canonical_json, metric
 from kdbench.search.budget import Budget
 from kdbench.search.evaluations import Evaluations, seed_by_seed
-from kdbench.search.propose import Past, holds, propose
+from kdbench.search.past import Past, holds
 from kdbench.search.select import select
 from kdbench.seeds import seed_for
 from kdbench.study.networks import fixed_networks, networks
@@ -33,6 +33,13 @@ from kdbench.study.rows import TEACHER
 from kdbench.study.schema import Study
 
 STAGES = ("teachers", "search", "final", "latency")
+
+
+def propose(*arguments: Any, **options: Any) -> dict[str, Any]:
+    """As in kdbench.search.propose, which takes half a second to import: whoever only looks at a study asks nothing."""
+    from kdbench.search.propose import propose as ask
+
+    return ask(*arguments, **options)
 
 
 class Agenda:
@@ -62,7 +69,7 @@ class Agenda:
         self.fixed = fixed_networks(study)
         self._cells = {cell.name: cell for cell in study.cells()} if study.pairs else {}
         self.teacher = self.fixed.get(TEACHER)
-        self._handed: set[str] = set()  # keys of all that was started in this run
+        self.handed: set[str] = set()  # keys of all that was started in this run
         self._complete = 0  # so many rounds of the search, from the first, have all their records
         self._closed_at: int | None = None  # the first round of the search that no longer fits into the budget
         self._chosen: list[TrialSpec] | None = None  # the finals, once the search is over
@@ -74,13 +81,18 @@ class Agenda:
 
     def next(self) -> Job | None:
         """A job that can start now, or None. It counts as running until `done` is called."""
-        for spec in self._startable():
-            job = self._ready(spec)
-            if job is not None:
-                self.running[job.spec.key] = job.spec
-                self._handed.add(job.spec.key)
-                return job
-        return None
+        return next((job for spec in self.startable() if (job := self._begin(self._ready(spec))) is not None), None)
+
+    def hand_out(self, spec: TrialSpec) -> Job | None:
+        """The job of one of `startable`, as `next`; None while networks that it needs are not trained."""
+        job = self._ready(spec)
+        return self._begin(job) if job is not None and job.spec.key == spec.key else None
+
+    def _begin(self, job: Job | None) -> Job | None:
+        if job is not None:
+            self.running[job.spec.key] = job.spec
+            self.handed.add(job.spec.key)
+        return job
 
     def done(self, record: TrialRecord) -> None:
         """A training has ended, well or badly."""
@@ -91,7 +103,7 @@ class Agenda:
     @property
     def finished(self) -> bool:
         """Whether nothing runs and nothing more will start."""
-        return not self.running and next(iter(self._startable()), None) is None
+        return not self.running and next(iter(self.startable()), None) is None
 
     def known(self) -> list[TrialSpec]:
         """Specs of this study whose values are known by now: search trials so far, and finals once they are chosen."""
@@ -168,7 +180,7 @@ class Agenda:
         found = self._networks[name]
         return {**found, str(spec.init): self.records[str(spec.init)].spec} if spec.phase == "evaluation" else found
 
-    def _startable(self) -> Iterator[TrialSpec]:
+    def startable(self) -> Iterator[TrialSpec]:
         """Specs without a record that are not running, in order of preference."""
         for spec in self._candidates():
             if spec.key not in self.records and spec.key not in self.running:
@@ -302,9 +314,8 @@ class Agenda:
     def _values(self, spec: TrialSpec, stream: Stream) -> dict[str, Any] | None:
         """The searched values of a spec by name, or None if it lacks one or has one that is not searched."""
         values, space = values_of(self.study, stream, spec), self.study.space(stream.row, stream.cell)
-        return (
-            values if all(value is not None and holds(space[name], value) for name, value in values.items()) else None
-        )
+        whole = all(value is not None and holds(space[name], value) for name, value in values.items())
+        return values if whole else None
 
     @staticmethod
     def _slot(spec: TrialSpec) -> tuple[Any, ...]:
@@ -367,7 +378,7 @@ class Agenda:
         record = self.records.get(spec.key)
         if record is None:
             return False
-        return record.status != "finished" or spec.key in self._handed or self.has_weights(spec.key)
+        return record.status != "finished" or spec.key in self.handed or self.has_weights(spec.key)
 
     def _ready(self, spec: TrialSpec, known: Mapping[str, TrialSpec] | None = None) -> Job | None:
         """The job of a spec, or of a network that it needs first; None while that is being trained.

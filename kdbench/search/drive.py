@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -9,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from kdbench.errors import KdbenchError
-from kdbench.record import Job, TrialRecord
+from kdbench.record import Job, TrialRecord, TrialSpec
 from kdbench.search.agenda import Agenda
 from kdbench.search.retry import Ended, verdict
+from kdbench.search.streams import group_size, stream_name, time_counts
 from kdbench.store import Store, patiently, redacted_record
 from kdbench.train.faults import Fault
 
@@ -48,6 +50,7 @@ class Desk:
     """Where an executor gets its jobs and brings its records. Used from one thread only.
 
     max_retries: how often a training is started again after faults of the machine. say: tells a person at once.
+    damaged: whether the weights of a key do not fit their checksum any more.
     """
 
     agenda: Agenda
@@ -57,6 +60,7 @@ class Desk:
     max_retries: int = 2
     say: Callable[[str], None] = on_standard_error
     clock: Callable[[], float] = time.monotonic
+    damaged: Callable[[str], bool] = lambda key: False
     waiting: list[Waiting] = field(default_factory=list)
     at_work: dict[str, Job] = field(default_factory=dict)  # by key, what executors hold
     news: int = 0  # epochs and records so far: whether there is progress
@@ -72,11 +76,45 @@ class Desk:
         job = self._due()
         if job is None and not any(one.alone and one.since <= self.clock() for one in self.waiting):
             job = self.agenda.next()
-        if job is not None:
-            self.at_work[job.spec.key] = job
-            for listener in self.listeners:
-                listener.started(job)
+        return None if job is None else self._hand_out(job)
+
+    def _hand_out(self, job: Job) -> Job:
+        self.at_work[job.spec.key] = job
+        for listener in self.listeners:
+            listener.started(job)
         return job
+
+    def beside(self, job: Job, most: int, workers: int) -> list[Job]:
+        """Further jobs that can start now and share a stream with one that `next` gave, which makes `most` at most.
+
+        They are as many as leave something for all workers. What has met a fault of its own starts by itself: it may
+        have been the one that took the memory, or the process.
+        """
+        name = stream_name(job.spec) if most > 1 and not self.stopping else None
+        if name is None or self._has_met_a_fault(job.spec.key) or time_counts(self.agenda.study.search.objectives):
+            return []
+        now, everything = self.clock(), list(self.agenda.startable())
+        due = [one for one in self.waiting if one.since <= now and not self._has_met_a_fault(one.job.spec.key)]
+        due = [one for one in due if stream_name(one.job.spec) == name]
+        alike = [spec for spec in everything if self._may_join(spec, job.spec) and stream_name(spec) == name]
+        here = 1 + len(due)
+        room = group_size(here + len(alike), here + len(everything), workers, most) - 1
+        for one in due[:room]:
+            self.waiting.remove(one)
+        found = [one.job for one in due[:room]]
+        further = (self.agenda.hand_out(spec) for spec in alike)
+        found += itertools.islice((job for job in further if job is not None), room - len(found))
+        return [self._hand_out(job) for job in found]
+
+    def _may_join(self, spec: TrialSpec, first: TrialSpec) -> bool:
+        """Whether a search trial may start with the first: of a later round only where no budget may end the search."""
+        return spec.phase == "search" and (
+            self.agenda.budget.seconds is None or spec.slot["trial"] == first.slot["trial"]
+        )
+
+    def _has_met_a_fault(self, key: str) -> bool:
+        """Whether a start of a training ended in a fault that may be its own doing."""
+        return any(ended.fault.kind != "node" for ended in self._history.get(key, []))
 
     def _due(self) -> Job | None:
         """A training whose time to start again has come. One that is to run alone holds back all others till then."""
@@ -126,21 +164,30 @@ class Desk:
                 "the folder writable, and run the same command again to go on."
             ) from error
 
-    def broke(self, key: str, fault: Fault) -> None:
-        """A start of a training ended in a fault: start it again later, or file how it ends."""
+    def broke(self, key: str, fault: Fault, together: bool = False) -> None:
+        """A start of a training ended in a fault: start it again later, or file how it ends.
+
+        together: others in the same process ended with it.
+        """
         job = self.at_work.get(key)
         if job is None:
             return
         history = self._history.setdefault(key, [])
-        history.append(Ended(fault, alone=len(self.at_work) == 1))
+        history.append(Ended(fault, alone=len(self.at_work) == 1 and not together))
         decided = verdict(history, self.max_retries)
         if decided.status != "again":
-            from kdbench.train.run import failed, starts_of  # which imports torch
+            from kdbench.train.run import failed  # which imports torch
+            from kdbench.train.starts import starts_of
 
             starts = starts_of(self.store.work_folder(key))
             self.ended(failed(job.spec, KdbenchError(decided.reason), 0.0, starts, status=decided.status))
             return
+        damaged = {needed.key for needed in job.needs if self.damaged(needed.key)} if fault.kind == "disk" else set()
         self._again(job, fault.reason, Waiting(job, self.clock() + decided.wait_s, decided.alone))
+        if damaged:  # it is up to the agenda, which has these networks made again before
+            self.waiting.pop()
+            self.agenda.running.pop(key)
+            self.agenda.handed -= damaged
 
     def put_back(self, reason: str) -> None:
         """All that executors held was lost with them, through no fault of the trainings: it can start again at once."""

@@ -10,10 +10,12 @@ from kdbench.errors import DamagedError
 from kdbench.record import Job, TrialRecord
 from kdbench.search.capacity import require_gpus, spread_for, threads_for
 from kdbench.search.drive import Desk
+from kdbench.search.streams import most_at_once
 from kdbench.store import Store
 from kdbench.study.schema import Resources
-from kdbench.train.faults import Fault, fault_of
-from kdbench.train.run import run_job
+from kdbench.train.faults import fault_of
+from kdbench.train.splitting import Spread
+from kdbench.train.stream import run_jobs
 from kdbench.train.workshop import Workshop
 
 LONGEST_PAUSE_S = 1.0
@@ -39,33 +41,39 @@ class LocalExecutor:
         while True:
             job = desk.next()
             if job is not None:
-                outcome = self.work_on(job, desk)
-                if isinstance(outcome, TrialRecord):
-                    desk.ended(outcome)
-                else:
-                    desk.broke(job.spec.key, outcome)
+                most = most_at_once(self.resources, self.spread(job.spec.phase))
+                self.work_on([job, *(desk.beside(job, most, self.workers) if most > 1 else [])], desk)
             elif (pause_s := desk.pause_s) is not None:
                 time.sleep(min(pause_s, LONGEST_PAUSE_S))
             else:
                 return
 
-    def work_on(self, job: Job, desk: Desk) -> TrialRecord | Fault:
-        """Run one job to its record, or to a fault of the machine."""
-        torch.set_num_threads(threads_for(self.resources, job.spec.phase))
-        items = run_job(job, self.shop, spread_for(self.resources, job.spec.phase, self.gpus))
-        while True:
+    def spread(self, phase: str) -> Spread:
+        """Over how many processes a training of a phase is spread."""
+        return spread_for(self.resources, phase, self.gpus)
+
+    def work_on(self, jobs: list[Job], desk: Desk) -> None:
+        """Run jobs side by side, each to its record; a fault of the machine meets all that have none yet."""
+        torch.set_num_threads(threads_for(self.resources, jobs[0].spec.phase))
+        left = {job.spec.key for job in jobs}
+        items = run_jobs(jobs, self.shop, self.spread(jobs[0].spec.phase))
+        while left:
             try:
-                item = next(items)
+                key, item = next(items)
             except (MemoryError, OSError, RuntimeError, DamagedError) as error:
                 fault = fault_of(error, self.store.folder)
                 if fault is None:
                     raise
                 if fault.kind in ("memory", "device"):
                     self.shop = self._fresh_shop()  # what it kept may be what the memory lacks
-                return fault
+                for key in left:
+                    desk.broke(key, fault, together=len(left) > 1)
+                return
             if isinstance(item, TrialRecord):
-                return item
-            desk.epoch(job.spec.key, item)
+                left.discard(key)
+                desk.ended(item)
+            else:
+                desk.epoch(key, item)
 
     def close(self) -> None:
         """Nothing to shut down."""

@@ -8,8 +8,7 @@ sampler of its own, seeded by its name, so that adding one never shifts the draw
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -17,25 +16,16 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from kdbench.fields import Choice, Space
+from kdbench.search.past import Past
 from kdbench.seeds import seed_for
 
 SAMPLERS = ("tpe", "random", "gp")
-State = Literal["complete", "fail", "pruned", "running"]
 STATES = {
     "complete": TrialState.COMPLETE,
     "fail": TrialState.FAIL,
     "pruned": TrialState.PRUNED,
     "running": TrialState.RUNNING,
 }
-
-
-@dataclass(frozen=True)
-class Past:
-    """An earlier trial of the same search: what it tried, how it ended, and its objectives if it is complete."""
-
-    params: Mapping[str, Any]
-    state: State
-    values: tuple[float, ...] | None = None
 
 
 def distribution(space: Space) -> BaseDistribution:
@@ -111,13 +101,3 @@ def propose(
         )
     asked = study.ask(distributions)
     return {name: asked.params[name] for name in space}
-
-
-def holds(space: Space, value: Any) -> bool:
-    """Whether a value is one that the space would yield."""
-    if isinstance(space, Choice):
-        return value in space.values
-    if not isinstance(value, (int, float)) or not space.low <= value <= space.high:
-        return False
-    steps = 0.0 if space.step is None else (value - space.low) / space.step
-    return abs(steps - round(steps)) < 1e-8

@@ -296,7 +296,7 @@ class Pareto(Section):
 class Resources(Section):
     """Where trials run and what each of them may use."""
 
-    dumped_if_written = frozenset({"storage", "gpus_per_teacher", "processes_per_trial"})
+    dumped_if_written = frozenset({"storage", "gpus_per_teacher", "processes_per_trial", "students_per_stream"})
 
     executor: Literal["ray", "local"] = Field(
         default="ray", description="ray: several at once; local: one after another"
@@ -313,6 +313,11 @@ class Resources(Section):
     )
     processes_per_trial: int = Field(
         default=1, ge=1, description="without GPUs: processes over which a training is spread, a teacher's too"
+    )
+    students_per_stream: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto",
+        description="search trials of one repeat that train side by side in a worker, with one forward pass of the "
+        "teacher, where the view cache does not serve their methods; 1: none; auto: up to 8",
     )
     ray_address: str | None = Field(
         default=None,

@@ -20,7 +20,8 @@ from kdbench.store import Store
 from kdbench.testing.declaration import variants
 from kdbench.train import checkpoint
 from kdbench.train.recipe import Recipe
-from kdbench.train.run import Run, run_job, training_of
+from kdbench.train.run import Run, run_job
+from kdbench.train.student import training_of
 from kdbench.train.workshop import Workshop
 
 DATA = {"name": "digits", "validation": 180, "train": 200}

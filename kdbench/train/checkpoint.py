@@ -60,6 +60,21 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise kind(f"{path}: cannot be read as a checkpoint ({error}). Delete it to train again.") from error
 
 
+def facts(path: Path) -> dict[str, Any]:
+    """The JSON facts alone of what `save` wrote, with no look at the tensors. Raise CheckpointError as `load`."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = strict_json.loads(_header(file.metadata() or {})[1], nan=True)
+        if not isinstance(found, dict):
+            raise ValueError("its facts are no mapping")
+        return found
+    except (OSError, ValueError, SafetensorError) as error:
+        kind = CheckpointError if isinstance(error, FileNotFoundError) else DamagedError
+        raise kind(f"{path}: cannot be read as a checkpoint ({error}). Delete it to train again.") from error
+
+
 def _header(entries: Mapping[str, str]) -> tuple[str | None, str]:
     """Checksum and facts of a file's header, which versions before 0.2 wrote as two entries.
 
@@ -120,3 +135,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
             index, field = name.removeprefix(prefix).split(".", 1)
             state.setdefault(int(index), {})[field] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, values in optimizer.state.items():
+        for field, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                # a file holds rows in their order, and fused kernels go through memory without a look at strides
+                values[field] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -28,11 +28,14 @@ from kdbench.errors import CheckpointError, KdbenchError
 from kdbench.record import Job, TrialRecord
 from kdbench.store import Store
 from kdbench.train.batch_norm import Synchronised, synchronise
+from kdbench.train.engine import Engine
 from kdbench.train.faults import fault_of
 from kdbench.train.group import Alone, Share
 from kdbench.train.parcel import Parcel
-from kdbench.train.recipe import Recipe, resolve_precision
-from kdbench.train.run import CHECKPOINT, failed, run_job, starts_of, training_of
+from kdbench.train.recipe import Recipe
+from kdbench.train.run import CHECKPOINT, failed, run_job
+from kdbench.train.starts import starts_of
+from kdbench.train.student import training_of
 from kdbench.train.workshop import Workshop
 
 
@@ -161,7 +164,7 @@ def join_group(order: Mapping[str, Any], device: torch.device) -> Group:
 def follow(job: Job, shop: Workshop) -> None:
     """Train along with the first process, epoch by epoch, until that one has enough."""
     recipe = Recipe.from_json(job.spec.train)
-    training = training_of(job, shop, recipe, resolve_precision(recipe.precision, shop.device))
+    training = training_of(job, shop, recipe, Engine.numbered(shop.group.agree(0)))
     if epochs := shop.group.agree(0):
         training.restore(shop.store.work_folder(job.spec.key) / CHECKPOINT)
         if training.epochs_done != epochs:

@@ -24,12 +24,13 @@ from kdbench.record import Job, TrialRecord, canonical_json
 from kdbench.seeds import seed_for
 from kdbench.store import write_atomic
 from kdbench.train import checkpoint
-from kdbench.train.environment import environment_of
 from kdbench.train.loop import logits_of
 from kdbench.train.metrics import evaluate, fidelity
 from kdbench.train.recipe import Recipe, resolve_precision
-from kdbench.train.run import deployed, note_start, utc_now
-from kdbench.train.workshop import Workshop, file_hash
+from kdbench.train.starts import note_start
+from kdbench.train.student import deployed
+from kdbench.train.untrained import measured
+from kdbench.train.workshop import Workshop
 
 
 def evaluate_final(job: Job, shop: Workshop) -> TrialRecord:
@@ -45,29 +46,19 @@ def evaluate_final(job: Job, shop: Workshop) -> TrialRecord:
     net = student_of(job, shop)
     result: dict[str, float] = {}
     facts: dict[str, Any] = {"device": str(shop.device), "threads": torch.get_num_threads(), "precision": precision}
-    facts |= {"test_hash": shop.test(spec)[2], "init_hash": file_hash(shop.store.weights_path(final.key))}
+    facts |= {"test_hash": shop.test(spec)[2], "init_hash": shop.weights_hash(final)}
     if spec.train.get("agreement"):
         if job.teacher is None:
             raise KdbenchError("agreement was asked for, but there is no teacher to agree with")
         logits = logits_of(net, shop.test(spec)[0], precision)
         found = fidelity(logits, shop.teacher_logits(job.teacher, spec, "test", precision))
         result |= {f"test_{name}": value for name, value in found.items()}
-        facts["teacher_hash"] = file_hash(shop.store.weights_path(job.teacher.key))
+        facts["teacher_hash"] = shop.weights_hash(job.teacher)
     if (asked := spec.train.get("corruptions")) is not None:
         accuracy = under_corruptions(job, shop, net, precision)
         result |= summary(accuracy)
         facts["corrupted_top1_pct"], facts["corrupted_images"] = accuracy, asked["images"]
-    return TrialRecord(
-        spec=spec,
-        status="finished",
-        result=result,
-        curves={},
-        environment={**environment_of(spec), **facts},
-        attempts=len(starts),
-        started=starts[0],
-        ended=utc_now(),
-        wall_s=round(time.monotonic() - began, 3),
-    )
+    return measured(spec, result, facts, starts, began)
 
 
 def student_of(job: Job, shop: Workshop) -> Network:

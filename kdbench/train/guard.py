@@ -63,6 +63,7 @@ class Guard:
         self._who = who(method)
         self._shared = Shared(task)
         self._student: nn.Module | None = None
+        self._before: dict[str, int] = {}  # hooks
         self._output = Output(self._who)
         self._looked: set[str] = set()  # calls that were looked at in this epoch
         self._drew: dict[str, int] = {}
@@ -124,26 +125,40 @@ class Guard:
     @contextmanager
     def watch(self, what: str) -> Iterator[None]:
         """Compare at the end of the block what trainings share. Settings of the process are put back in any case."""
-        before, hooked = plugins.settings(), self._hooked()
+        self.begin()
+        with self.turn(what, plugins.settings()):
+            yield
+        self.compare(what)
+
+    def begin(self) -> None:
+        """From here on `compare` looks at what has changed."""
+        self._before = self._hooked()
         self._looked.clear()
+
+    @contextmanager
+    def turn(self, what: str, before: dict[str, Any]) -> Iterator[None]:
+        """A part of what is watched: settings of the process must be as before at its end, and are put back if not."""
         try:
             with self._output.instead_of_stdout():
                 yield
-        except Exception as error:
-            if changed := plugins.changed(before, plugins.settings()):
+        except BaseException as error:
+            changed = plugins.changed(before, plugins.settings())
+            plugins.put_back(before)
+            if changed and isinstance(error, Exception):
                 raise self._error(*of_process(what, changed)) from error
             raise
-        else:
-            if changed := plugins.changed(before, plugins.settings()):
-                self._refuse(*of_process(what, changed))
-        finally:
+        if changed := plugins.changed(before, plugins.settings()):
             plugins.put_back(before)
+            self._refuse(*of_process(what, changed))
+
+    def compare(self, what: str) -> None:
+        """Refuse changes of what trainings share, since `begin` for hooks, and ever for weights, modes and labels."""
         if touched := self._shared.touched():
             self._refuse(
                 f"{what}() or another call changed {listed(touched)}",
                 "to read them: they belong to every method. Change a copy (copy.deepcopy)",
             )
-        if left := [name for name, count in self._hooked().items() if hooked[name] != count]:
+        if left := [name for name, count in self._hooked().items() if self._before[name] != count]:
             self._refuse(
                 f"{what}() or another call left hooks on {listed(left)}, or took some off",
                 "hooks on the student in adapt() alone, which is done again wherever the student is used",

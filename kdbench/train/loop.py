@@ -11,10 +11,9 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +24,15 @@ from kdbench.method import Method, Outputs, Step
 from kdbench.nets.base import Network
 from kdbench.seeds import seed_for
 from kdbench.train import checkpoint
+from kdbench.train.engine import MEMORY_FORMATS, Engine
+from kdbench.train.epoch import Epoch
+from kdbench.train.graphs import GraphedStep
 from kdbench.train.group import ALONE, Alone, Share
 from kdbench.train.guard import guarded, watched
 from kdbench.train.metrics import evaluate
 from kdbench.train.recipe import Recipe
 from kdbench.train.task import Task, probe, set_train_mode, setup_of, shapes_of
-from kdbench.train.teachers import in_float, precision_of, without_tf32
+from kdbench.train.teachers import in_float, precision_of
 
 EVALUATION_BATCH = 512
 
@@ -46,22 +48,26 @@ def total(terms: dict[str, Tensor]) -> Tensor:
 class Training:
     """One student being trained. `epoch()` until `over`; `save` and `restore` between epochs.
 
-    net: the student, with its starting weights. seed: of everything random. curves: one number per epoch and name.
+    net: the student, with its starting weights. seed: of everything random. engine: how its steps are computed, or a
+    precision. curves: one number per epoch and name.
     """
 
     def __init__(
-        self, method: Method, net: Network, task: Task, recipe: Recipe, seed: int, precision: str,
+        self, method: Method, net: Network, task: Task, recipe: Recipe, seed: int, engine: Engine | str,
         peers: dict[str, Network] | None = None,
     ) -> None:  # fmt: skip
         method = guarded(method, task)
-        self.method, self.task, self.recipe, self.seed, self.precision = method, task, recipe, seed, precision
+        self.method, self.task, self.recipe, self.seed = method, task, recipe, seed
+        self.precision = Engine.of(engine).precision
         self.device, self.group = task.train.device, task.group
         self.setup = setup_of(net.to(self.device), task)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(seed, "init", "aux"))
             self.nets = {"student": method.adapt(net, self.setup), **(peers or {})}
+            self.engine = Engine.of(engine).sound_for(self.nets.values(), self.device)
+            memory_format = MEMORY_FORMATS[self.engine.memory_format]
             for role, module in self.nets.items():
-                self.nets[role] = module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+                self.nets[role] = module.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]
             self.student = self.nets["student"]
             self.setup = replace(self.setup, trained=self.nets)
             if self.student is not net:
@@ -73,10 +79,15 @@ class Training:
         self.followers = {role: copy.deepcopy(self.student).requires_grad_(False) for role in self.momenta}
         for name, parameter in self.student.named_parameters():
             parameter.requires_grad_(method.trains(name, self.student.head_prefix))
-        self.optimizer = recipe.build_optimizer(self.by_lr_factor(), method.optimiser())
+        self.optimizer = recipe.build_optimizer(self.by_lr_factor(), method.optimiser(), self.engine.optimizer)
+        self.graph = GraphedStep(self) if self.engine.step == "graph" else None
+        if self.engine.compile == "on":
+            for module in self.nets.values():
+                module.compile()
         self.epochs_done = 0
         self.wall_s = 0.0
         self.diverged = False
+        self.in_stream = False  # whether it takes turns with others, and shares images and teacher with them
         self.curves: dict[str, list[float]] = {}
 
     def trained_parameters(self) -> list[Tensor]:
@@ -137,42 +148,16 @@ class Training:
     def epoch(self) -> dict[str, float]:
         """Train one epoch, evaluate on the validation images, and return this epoch's point of every curve."""
         began = time.monotonic()
-        self.train_mode()
-        n = len(self.task.train_labels)
-        order = torch.randperm(n, generator=self.generator("order")).to(self.device)
-        views = self.task.train.draw(n, self.generator("views")).to(self.device)
-        unlabelled = self.draw_unlabelled(n)
-        draws = self.generator("sample", self.device)
-        batches = self.batches(n)
-        shares = [self.group.share(low, high) for low, high in batches]
-        if self.task.teacher is not None:
-            mine = torch.cat([torch.arange(share.low, share.high) for share in shares]).to(self.device)
-            self.task.teacher.prepare(order[mine], views[mine])
-        self.group.join({**self.nets, "aux": self.aux})
-        sums: dict[str, Tensor] = {}
-        exact = without_tf32() if self.precision == "fp32" else nullcontext()  # for the backward pass and `aux` too
-        with torch.random.fork_rng(), exact:
-            torch.manual_seed(seed_for(self.seed, "net", self.epochs_done, *self.group.seed_names))
-            for number, share in enumerate(shares):
-                moment = self.epochs_done + number / len(batches)
-                self.set_lr(moment)
-                own = slice(share.low, share.high)
-                further = (unlabelled[0][own], unlabelled[1][own]) if unlabelled is not None else None
-                terms = self.step(order[own], views[own], draws, moment / self.recipe.epochs, further, share)
-                for name, term in terms.items():
-                    sums[name] = sums[name] + term * share.samples if name in sums else term * share.samples
-        self.group.align([*self.nets.values(), self.aux])
-        names = list(sums)
-        means = (self.group.total(torch.stack([sums[name] for name in names])) / batches[-1][1]).tolist()
-        point = {f"train_{name}": value for name, value in zip(names, means, strict=True)}
-        point["lr"] = self.recipe.lr * self.recipe.lr_factor(self.epochs_done)
-        self.diverged = not math.isfinite(point["train_loss"])
-        if not self.diverged:
-            point.update({f"val_{name}": value for name, value in self.validate().items()})
-            self.diverged = not math.isfinite(point["val_nll"])  # the last step may have broken the weights
-        seconds = time.monotonic() - began
+        epoch = Epoch(self)
+        with epoch.settings():
+            while not epoch.complete:
+                epoch.step()
+        return self.note(epoch.end(), time.monotonic() - began)
+
+    def note(self, point: dict[str, float], seconds: float) -> dict[str, float]:
+        """An epoch has ended: add its point and the time that it took to the curves; returns both together."""
         self.wall_s += seconds
-        point["epoch_wall_s"] = seconds
+        point = {**point, "epoch_wall_s": seconds}
         for name, value in point.items():
             curve = self.curves.setdefault(name, [])
             curve += [math.nan] * (self.epochs_done - len(curve))  # a method may begin or leave out a term at any epoch
@@ -183,7 +168,11 @@ class Training:
     def set_lr(self, moment: float) -> None:
         """Set the learning rate of a moment of training, in epochs from 0."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.lr * self.recipe.lr_factor(moment) * group["lr_factor"]
+            lr = self.recipe.lr * self.recipe.lr_factor(moment) * group["lr_factor"]
+            if isinstance(group["lr"], Tensor):  # a graph reads it from where it is
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
 
     def batches(self, n: int) -> list[tuple[int, int]]:
         """First and last position of each batch of an epoch; a last batch of one sample is left out of this epoch,
@@ -198,7 +187,7 @@ class Training:
         def run(net: Network) -> Callable[[Tensor], Outputs]:
             def outputs(images: Tensor) -> Outputs:
                 with precision_of(self.device, self.precision):
-                    return in_float(net(images))
+                    return in_float(net(self.engine.laid_out(images)))
 
             return outputs
 
@@ -229,10 +218,19 @@ class Training:
         index, view: (B,) positions and views of the images; further: the same of images without labels. share: of which
         batch these are this process's samples; by default they are all of it.
         """
+        draw = self.method.sample(index, self.setup, draws)
+        learn = self.learn if self.graph is None or self.in_stream else self.graph
+        return learn(index, view, draw, progress, further, share)
+
+    def learn(
+        self, index: Tensor, view: Tensor, draw: dict[str, Tensor], progress: float | Tensor,
+        further: tuple[Tensor, Tensor] | None = None, share: Share | None = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """As `step`, with what was drawn for the batch. progress: a scalar tensor where a graph is recorded."""
         seen: list[tuple[Step, dict[str, Tensor]]] = []
 
         def loss_of() -> Tensor:
-            step = self.look(index, view, draws, progress, further)
+            step = self.look(index, view, draw, progress, further)
             terms = self.method.loss(step)
             loss = total(terms)
             seen.append((step, {"loss": loss, **{f"loss_{name}": term for name, term in terms.items()}}))
@@ -251,14 +249,13 @@ class Training:
         return {name: term.detach() for name, term in terms.items()}
 
     def look(
-        self, index: Tensor, view: Tensor, draws: torch.Generator, progress: float,
+        self, index: Tensor, view: Tensor, draw: dict[str, Tensor], progress: float | Tensor,
         further: tuple[Tensor, Tensor] | None,
     ) -> Step:  # fmt: skip
-        """Run every network of the method on a batch: all that its loss may look at. Arguments as of `step`."""
+        """Run every network of the method on a batch: all that its loss may look at. Arguments as of `learn`."""
         images, labels = self.task.train.batch(index, view), self.task.train_labels[index]
         nets = self.networks(index, view)
         outputs = {role: net(images) for role, net in nets.items()}
-        draw = self.method.sample(index, self.setup, draws)
         inputs = self.method.inputs(images, labels, draw, nets) if self.method.has_inputs else {}
         more = {name: self.run_on(x, nets, self.method.runs(name)) for name, x in inputs.items()}
         if further is not None and self.task.unlabelled is not None:
@@ -278,7 +275,7 @@ class Training:
             params=dict(self.student.named_parameters()),
             start=self.start,
             head=self.student.head_prefix,
-            progress=progress,
+            progress=cast(float, progress),  # a scalar tensor does all that arithmetic needs
         )
 
     @torch.no_grad()
@@ -323,6 +320,7 @@ class Training:
             raise CheckpointError(f"{path} does not fit the method: it lacks the state {listed(sorted(lacking))}.")
         self.state = state
         checkpoint.load_optimizer(self.optimizer, tensors, "optimizer.")
+        self.graph = self.graph and GraphedStep(self)  # the optimiser's tensors are other ones now
         self.epochs_done, self.wall_s = facts["epochs_done"], facts["wall_s"]
         self.diverged, self.curves = facts["diverged"], facts["curves"]
 

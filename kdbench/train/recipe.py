@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kdbench.errors import KdbenchError, did_you_mean, listed
 
+CHANNELS_LAST = torch.channels_last
 FIXABLE = ("momentum", "nesterov", "weight_decay")
 
 
@@ -73,24 +74,37 @@ class Recipe:
         raise KdbenchError(f"unknown schedule '{self.schedule}'. Allowed: cosine, step, constant.")
 
     def build_optimizer(
-        self, parameters: Mapping[float, Iterable[Tensor]], overrides: Mapping[str, Any]
+        self, parameters: Mapping[float, Iterable[Tensor]], overrides: Mapping[str, Any], implementation: str = "fused"
     ) -> torch.optim.Optimizer:
         """The optimiser; `overrides` are settings that a method fixes by definition.
 
-        parameters: by the factor of their learning rate, which the groups keep as `lr_factor`.
+        parameters: by the factor of their learning rate, which the groups keep as `lr_factor`. implementation: torch's
+        `fused` (one kernel for all that an update does) or `foreach`, which it falls back on where there is no kernel.
         """
         for name in overrides:
             if name not in FIXABLE:
                 raise KdbenchError(f"optimiser() of the method fixes '{name}'. Allowed: {listed(FIXABLE)}.")
         own = replace(self, **overrides)
-        groups = [{"params": list(group), "lr_factor": factor} for factor, group in parameters.items()]
+        groups: list[dict[str, Any]] = [{"params": list(p), "lr_factor": factor} for factor, p in parameters.items()]
+        fused = implementation == "fused" and all(can_fuse(p) for group in groups for p in group["params"])
+        how: dict[str, Any] = {"fused": True} if fused else {"foreach": True}
         if self.optimizer == "sgd":
             return torch.optim.SGD(
-                groups, own.lr, own.momentum, weight_decay=own.weight_decay, nesterov=own.nesterov, foreach=True
+                groups, own.lr, own.momentum, weight_decay=own.weight_decay, nesterov=own.nesterov, **how
             )
         if self.optimizer == "adamw":
-            return torch.optim.AdamW(groups, own.lr, weight_decay=own.weight_decay, foreach=True)
+            return torch.optim.AdamW(groups, own.lr, weight_decay=own.weight_decay, **how)
         raise KdbenchError(f"unknown optimizer '{self.optimizer}'. Allowed: sgd, adamw.")
+
+
+def can_fuse(parameter: Tensor) -> bool:
+    """Whether torch has fused optimiser kernels for a parameter.
+
+    They go through memory without a look at strides; autograd gives a gradient its parameter's strides only where that
+    one is dense.
+    """
+    dense = parameter.is_contiguous() or (parameter.ndim == 4 and parameter.is_contiguous(memory_format=CHANNELS_LAST))
+    return dense and parameter.is_floating_point() and parameter.device.type in ("cpu", "cuda")
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

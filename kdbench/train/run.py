@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import copy
-import datetime
 import math
 import os
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kdbench.combine import method_from
 from kdbench.errors import CheckpointError, KdbenchError
-from kdbench.nets.base import Network
 from kdbench.record import Job, TrialRecord, TrialSpec
 from kdbench.store import patience_s, patiently
 from kdbench.train import checkpoint, measure
+from kdbench.train.engine import Engine
 from kdbench.train.environment import environment_of
 from kdbench.train.faults import fault_of
 from kdbench.train.guard import EXITS, contained
-from kdbench.train.loop import Training, logits_of
+from kdbench.train.loop import logits_of
 from kdbench.train.metrics import evaluate
-from kdbench.train.recipe import Recipe, resolve_precision
+from kdbench.train.recipe import Recipe
 from kdbench.train.splitting import ONE, Spread
-from kdbench.train.task import Task
+from kdbench.train.starts import note_start, starts_of, utc_now
+from kdbench.train.student import training_of
+from kdbench.train.tuning import choice_for
+from kdbench.train.untrained import measure_latency, record_untrained
 from kdbench.train.watch import SETUP_S, TimeLimitError, grace_s, hung, time_limit
-from kdbench.train.workshop import TEST_PHASES, Workshop, file_hash
+from kdbench.train.workshop import TEST_PHASES, Workshop
 
 CHECKPOINT = "checkpoint.safetensors"
+ENDS = (Exception, TimeLimitError, *EXITS)  # what may end a training
 UNTRAINED = ("checkpoint", "ensemble")  # what stands for a method's name where a network is not trained here
 
 
@@ -40,25 +42,27 @@ class Run:
     """One job on one worker: `advance()` epoch by epoch until `over`, then `record()`.
 
     Every epoch leaves a checkpoint in the job's work folder; a Run of the same job goes on from it.
+    spent_s: what it has cost so far. facts: more for the record's environment.
     """
 
     def __init__(self, job: Job, shop: Workshop) -> None:
         self.job, self.spec, self.shop = job, job.spec, shop
-        self.began = time.monotonic()
+        began = time.monotonic()
+        self.spent_s: Callable[[], float] = lambda: time.monotonic() - began
+        self.facts: dict[str, Any] = {}
         self.folder = shop.store.work_folder(self.spec.key)
         self.starts = note_start(self.folder)
         self.recipe = Recipe.from_json(self.spec.train)
-        self.precision = resolve_precision(self.recipe.precision, shop.device)
-        self.training = self._training()
         self.checkpoint = self.folder / CHECKPOINT
+        self.choice = choice_for(self.spec, self.recipe, shop, self.checkpoint)
+        self.engine = Engine.numbered(shop.group.agree(self.choice.engine.number))
+        self.precision = self.engine.precision
+        self.training = training_of(job, shop, self.recipe, self.engine)
         self.set_aside = self.folder / "set_aside.txt"  # a file, because this training may die too
         self.unwritten: list[str] = []  # why checkpoints are missing
         self._best_kept: tuple[int, dict[str, Any]] | None = None  # where the disk would not take it
         self._restore()
         shop.group.agree(self.training.epochs_done)  # the other processes go on from the same checkpoint
-
-    def _training(self) -> Training:
-        return training_of(self.job, self.shop, self.recipe, self.precision)
 
     def _restore(self) -> None:
         """Go on from the checkpoint if there is one; a damaged one is set aside, with a note for the record."""
@@ -69,7 +73,11 @@ class Run:
         except CheckpointError as error:
             self.set_aside.write_text(str(error))
             self.checkpoint.replace(self.checkpoint.with_suffix(".damaged"))
-            self.training = self._training()
+            self.training = training_of(self.job, self.shop, self.recipe, self.engine)
+
+    def engine_facts(self) -> dict[str, Any]:
+        """How the steps are computed, and how that was chosen."""
+        return {**self.choice.facts(), **self.training.engine.to_json()}
 
     @property
     def over(self) -> bool:
@@ -83,16 +91,20 @@ class Run:
         return limit is not None and not self.training.over and self.training.wall_s >= limit
 
     def advance(self) -> dict[str, float]:
-        """Train one epoch and leave a checkpoint. A disk that does not take it is noted: it costs time at worst."""
+        """Train one epoch and leave a checkpoint; returns the curves' point."""
         point = self.training.epoch()
+        self.keep()
+        return point
+
+    def keep(self) -> None:
+        """Leave a checkpoint. A disk that does not take it is noted: it costs time at worst."""
         try:
             self._keep_best()
-            self.training.save(self.checkpoint, {"key": self.spec.key})
+            self.training.save(self.checkpoint, {"key": self.spec.key, "engine": self.engine_facts()})
         except OSError as error:
             if fault_of(error, self.shop.store.folder) is None:
                 raise
             self.unwritten.append(f"epoch {self.training.epochs_done}: {error}")
-        return point
 
     def _best_path(self, epoch: int) -> Path:
         return self.folder / f"best_epoch_{epoch}.safetensors"
@@ -181,15 +193,17 @@ class Run:
             "device": str(self.shop.device),
             "threads": torch.get_num_threads(),
             "precision": self.precision,
+            "engine": self.engine_facts(),
             "data_hash": splits.hash,
             "train_images": len(splits.train.labels),
             **self.shop.group.facts(),
+            **self.facts,
         }
         if status == "finished" and self.spec.phase in TEST_PHASES:
             facts["test_hash"] = self.shop.test(self.spec)[2]
         for role, spec in (("teacher", self.job.teacher), ("init", self.job.init)):
             if spec is not None:
-                facts[f"{role}_hash"] = file_hash(self.shop.store.weights_path(spec.key))
+                facts[f"{role}_hash"] = self.shop.weights_hash(spec)
         if self.set_aside.exists():
             facts["checkpoint_set_aside"] = self.set_aside.read_text()
         if len(self.starts) > 1:
@@ -205,7 +219,7 @@ class Run:
             attempts=len(self.starts),
             started=self.starts[0],
             ended=utc_now(),
-            wall_s=round(time.monotonic() - self.began, 3),
+            wall_s=round(self.spent_s(), 3),
             error=error,
         )
 
@@ -221,36 +235,6 @@ def last(curves: dict[str, list[float]], prefix: str) -> dict[str, float]:
     return {
         name: values[-1] for name, values in curves.items() if name.startswith(prefix) and math.isfinite(values[-1])
     }
-
-
-def training_of(job: Job, shop: Workshop, recipe: Recipe, precision: str) -> Training:
-    """The job's student before its first step, with all that it learns from."""
-    spec, teacher = job.spec, job.teacher
-    method = method_from(spec.method)
-    net = shop.network(spec)
-    frozen = {}
-    if job.init is not None:
-        shop.start_from(net, job.init, spec)
-    for role, network in (("teacher", teacher), ("source", job.init)):
-        if role in method.frozen and network is not None:
-            frozen[role] = shop.trained(network, role)
-    task = Task(
-        train=shop.views(spec.data, "train"),
-        train_labels=shop.labels(spec.data, "train"),
-        validation=shop.views(spec.data, "validation"),
-        validation_labels=shop.labels(spec.data, "validation"),
-        frozen=frozen,
-        unlabelled=shop.unlabelled(spec.data) if method.unlabelled else None,
-        group=shop.group,
-    )
-    if teacher is not None:
-        task = replace(
-            task,
-            teacher=shop.teacher_for(method, teacher, spec, precision),
-            teacher_validation=shop.teacher_logits(teacher, spec, "validation", precision),
-        )
-    peers = {role: shop.network(spec, role) for role in method.trained if role != "student"}
-    return Training(method, net, task, recipe, spec.seed, precision, peers)
 
 
 def run_job(job: Job, shop: Workshop, spread: Spread = ONE) -> Iterator[dict[str, float] | TrialRecord]:
@@ -294,12 +278,22 @@ def run_job(job: Job, shop: Workshop, spread: Spread = ONE) -> Iterator[dict[str
         with time_limit(limit and limit + patience_s(), folder):
             record = run.record()
         yield record
-    except TimeLimitError as error:
-        yield no_end(spec, limit, last_line(error), starts_of(folder), run)
-    except (Exception, *EXITS) as error:  # whatever a method raises is that method's result, and must not end the study
-        if fault_of(error, shop.store.folder) is not None:
-            raise
-        yield failed(spec, contained(error, shop), time.monotonic() - began, starts_of(folder))
+    except ENDS as error:
+        yield ended_by(error, job, shop, run, time.monotonic() - began)
+
+
+def ended_by(error: BaseException, job: Job, shop: Workshop, run: Run | None, wall_s: float) -> TrialRecord:
+    """The record of a training that was ended by an error, one of ENDS.
+
+    Whatever a method raises is that method's result, and must not end the study; an error of the machine, or of who
+    wants to end the run, is raised again. wall_s: what the training has cost.
+    """
+    spec, starts = job.spec, starts_of(shop.store.work_folder(job.spec.key))
+    if isinstance(error, TimeLimitError):
+        return no_end(spec, spec.train.get("time_limit_s"), last_line(error), starts, run)
+    if fault_of(error, shop.store.folder) is not None:
+        raise error
+    return failed(spec, contained(error, shop), wall_s, starts)
 
 
 def no_end(spec: TrialSpec, limit: float | None, place: str, starts: list[str], run: Run | None) -> TrialRecord:
@@ -340,106 +334,9 @@ def failed(
     )
 
 
-def record_untrained(job: Job, shop: Workshop) -> TrialRecord:
-    """Test a network that is not trained here: one from a checkpoint, or an ensemble, which is joined first."""
-    spec = job.spec
-    starts, began = note_start(shop.store.work_folder(spec.key)), time.monotonic()
-    if spec.method_name == "ensemble":
-        join_members(job, shop)
-    net, splits = shop.trained(spec, "network"), shop.splits(spec.data)
-    precision = resolve_precision("auto", shop.device)
-    labels = shop.labels(spec.data, "validation")
-    result: dict[str, float] = {
-        "params": measure.parameter_count(net),
-        "size_bytes": measure.size_bytes(net),
-        "flops": measure.flops(net, splits.image_shape),
-    }
-    logits = logits_of(net, shop.views(spec.data, "validation"), precision)
-    result |= {f"val_{name}": value for name, value in evaluate(logits, labels, None).items()}
-    facts = {"device": str(shop.device), "precision": precision, "data_hash": splits.hash}
-    if spec.phase in TEST_PHASES:
-        views, labels, facts["test_hash"] = shop.test(spec)
-        metrics = evaluate(logits_of(net, views, precision), labels, None)
-        result |= {f"test_{name}": value for name, value in metrics.items()}
-    return TrialRecord(
-        spec=spec,
-        status="finished",
-        result=result,
-        curves={},
-        environment={**environment_of(spec), **facts},
-        attempts=len(starts),
-        started=starts[0],
-        ended=utc_now(),
-        wall_s=round(time.monotonic() - began, 3),
-    )
-
-
-def join_members(job: Job, shop: Workshop) -> None:
-    """Store the weights of all members of an ensemble as those of one network."""
-    tensors = {
-        f"members.{number}.{name}": tensor
-        for number, member in enumerate(job.members)
-        for name, tensor in shop.weights(member, "member").items()
-    }
-    checkpoint.save(shop.store.weights_path(job.spec.key), tensors, {"spec": job.spec.to_json()}, durable=True)
-
-
 def traceback_of(error: BaseException) -> str:
     """The traceback as Python prints it, with paths from the folders of kdbench and of installed packages on."""
     text = "".join(traceback.format_exception(error))
     for folder in (Path(torch.__file__).resolve().parents[1], Path(__file__).resolve().parents[2]):
         text = text.replace(f"{folder}{os.sep}", "")
     return text
-
-
-def deployed(job: Job, shop: Workshop) -> Network:
-    """The network that a job's method deploys, with fresh weights: the spec's model, or what the method makes of it."""
-    if not method_from(job.spec.method).adapts:
-        return shop.network(job.spec)
-    return training_of(job, shop, Recipe(), "fp32").student
-
-
-def measure_latency(job: Job, shop: Workshop) -> TrialRecord:
-    """Measure the latency of the job's student. The caller sees to it that nothing else runs on the device."""
-    spec = job.spec
-    starts = note_start(shop.store.work_folder(spec.key))
-    began = time.monotonic()
-    result, conditions = measure.latency(
-        deployed(job, shop), shop.splits(spec.data).image_shape, device=shop.device, **spec.train
-    )
-    return TrialRecord(
-        spec=spec,
-        status="finished",
-        result=result,
-        curves={},
-        environment={**environment_of(spec), "latency": conditions},
-        attempts=len(starts),
-        started=starts[0],
-        ended=utc_now(),
-        wall_s=round(time.monotonic() - began, 3),
-    )
-
-
-def starts_of(folder: Path) -> list[str]:
-    """Times at which a training was started, the oldest first."""
-    path = folder / "starts.txt"
-    return path.read_text().split() if path.exists() else []
-
-
-def note_start(folder: Path) -> list[str]:
-    """Add now to the times at which a training was started, and return them all; on a full disk, for this time."""
-    now = utc_now()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "starts.txt").open("a") as file:
-            file.write(now + "\n")
-    except OSError as error:
-        if fault_of(error, folder) is None:
-            raise
-        return [*starts_of(folder), now]
-    return starts_of(folder)
-
-
-def utc_now() -> str:
-    """The time in UTC, ISO 8601, to the millisecond."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")

@@ -14,7 +14,10 @@ from kdbench.data.views import Views
 from kdbench.losses._inputs import full_precision
 from kdbench.method import Outputs
 from kdbench.nets.base import Network
+from kdbench.train.folding import folded
 from kdbench.train.view_cache import Compute, ViewCache
+
+FEW = 2  # images on which a network is looked at while it runs
 
 
 @contextlib.contextmanager
@@ -74,20 +77,28 @@ class Teacher(Protocol):
 
 
 class LiveTeacher:
-    """A teacher that runs on every batch, in eval mode, without gradients; nothing in it ever changes."""
+    """A teacher that runs on every batch, in eval mode, without gradients; nothing in it ever changes.
 
-    def __init__(self, net: Network, device: torch.device, precision: str) -> None:
+    net: the network as it was trained, which is what methods and guards look into. fold: whether a copy with its batch
+    norms folded runs in its place; it is made at the first batch.
+    """
+
+    def __init__(self, net: Network, device: torch.device, precision: str, fold: bool = False) -> None:
         self.net = net.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
         self.device = device
         self.precision = precision
+        self._running = None if fold else self.net
 
     def prepare(self, index: Tensor, view: Tensor) -> None:
         """Nothing to get ready."""
 
     def __call__(self, images: Tensor, index: Tensor, view: Tensor) -> Outputs:
         """Run the network on `images`."""
+        if self._running is None:
+            with without_tf32():
+                self._running = folded(self.net, images[:FEW])
         with torch.no_grad(), precision_of(self.device, self.precision):
-            return in_float(self.net(images))
+            return in_float(self._running(images))
 
 
 class CachedTeacher:

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from kdbench import strict_json
+from kdbench.caches import cache_folder as cache_folder  # part of this module's interface
 from kdbench.errors import KdbenchError
 from kdbench.record import canonical_json
 
@@ -35,18 +36,6 @@ WORD_BYTES = 4
 SUFFIX = ".views"
 
 log = logging.getLogger("kdbench.train.view_cache")
-
-
-def cache_folder() -> Path:
-    """The folder of view caches, absolute: KDBENCH_CACHE, else `views` in the user's cache folder of kdbench.
-
-    `off` in KDBENCH_CACHE makes trainings go without; it names no folder.
-    """
-    if (named := os.environ.get("KDBENCH_CACHE")) and named != "off":
-        return Path(named).expanduser().resolve()
-    import platformdirs  # inside, so that training itself needs nothing but torch and numpy
-
-    return Path(platformdirs.user_cache_dir("kdbench")) / "views"
 
 
 class ViewTable:

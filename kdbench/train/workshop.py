@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -22,6 +23,7 @@ from kdbench.record import TrialSpec, canonical_json
 from kdbench.seeds import seed_for
 from kdbench.store import Store
 from kdbench.train import checkpoint
+from kdbench.train.engine import Engine
 from kdbench.train.group import ALONE, Alone
 from kdbench.train.loop import logits_of
 from kdbench.train.task import probe
@@ -77,10 +79,12 @@ class Workshop:
     ) -> None:
         self.store = store
         self.source: Source = source or Folder(store)
+        self.engine: Mapping[str, Any] | None = None  # what a record says of the one that trainings have to have
         self.group: Alone = ALONE  # of the processes that share each training
         self.device = device
-        self.use_cache = use_cache and os.environ.get("KDBENCH_CACHE") != "off"
+        self.use_cache = use_cache and cache_in_use()
         self._kept: dict[Hashable, Any] = {}
+        self._hashes: dict[str, str] = {}  # of the weights that were loaded, by key
 
     def keep(self, key: Hashable, make: Callable[[], T]) -> T:
         """The thing filed under `key`, made at its first use."""
@@ -167,7 +171,16 @@ class Workshop:
 
     def weights(self, spec: TrialSpec, role: str) -> dict[str, Tensor]:
         """Trained weights of an earlier training. Raise CheckpointError that says which is missing."""
-        return checkpoint.load(self.source.weights(spec, role))[0]
+        path = self.source.weights(spec, role)
+        sha256 = file_hash(path)  # first: bytes that pass their checksum after it are those that it is of
+        tensors = checkpoint.load(path)[0]
+        self._hashes[spec.key] = sha256
+        return tensors
+
+    def weights_hash(self, spec: TrialSpec) -> str:
+        """SHA-256 of the file of an earlier training's weights as it was when they were loaded, whatever has happened
+        to it since."""
+        return self._hashes.get(spec.key) or file_hash(self.store.weights_path(spec.key))
 
     def start_from(self, net: Network, source: TrialSpec, spec: TrialSpec) -> None:
         """Give `net` the weights of another network: all of them if that was trained on the same task as `spec` asks
@@ -180,23 +193,25 @@ class Workshop:
         skip = None if task_of(source.data) == task_of(spec.data) else net.head_prefix
         checkpoint.load_weights(net, self.weights(source, role), what, skip=skip)
 
-    def teacher(self, spec: TrialSpec, precision: str) -> LiveTeacher:
-        """The frozen teacher that `spec` trained, as a network that runs."""
+    def teacher(self, spec: TrialSpec, engine: Engine | str) -> LiveTeacher:
+        """The frozen teacher that `spec` trained, as a network that runs. engine: or a precision."""
+        precision, fold = Engine.of(engine).precision, Engine.of(engine).batch_norm == "folded"
 
         return self.keep(
-            ("teacher", spec.key, precision),
-            lambda: LiveTeacher(self.trained(spec, "teacher"), self.device, precision),
+            ("teacher", spec.key, precision, fold),
+            lambda: LiveTeacher(self.trained(spec, "teacher"), self.device, precision, fold),
         )
 
-    def teacher_for(self, method: Method, teacher: TrialSpec, spec: TrialSpec, precision: str) -> Teacher:
+    def teacher_for(self, method: Method, teacher: TrialSpec, spec: TrialSpec, engine: Engine | str) -> Teacher:
         """The teacher as a method needs it: from the view cache where it reads logits and pooled features only."""
-        cacheable = set(method.reads) <= {"logits", "pooled"} and not method.has_inputs and not method.unlabelled
-        if not cacheable or not self.use_cache:
-            return self.teacher(teacher, precision)
-        return self.keep(("cached", teacher.key, canonical_json(dict(spec.data))), lambda: self._cached(teacher, spec))
+        if not self.use_cache or not served_by_cache(method):
+            return self.teacher(teacher, engine)
+        filler = replace(Engine.of(engine), precision="fp32")
+        key = ("cached", teacher.key, canonical_json(dict(spec.data)), filler.batch_norm)
+        return self.keep(key, lambda: self._cached(teacher, spec, filler))
 
-    def _cached(self, teacher: TrialSpec, spec: TrialSpec) -> CachedTeacher:
-        live, views, splits = self.teacher(teacher, "fp32"), self.views(spec.data, "train"), self.splits(spec.data)
+    def _cached(self, teacher: TrialSpec, spec: TrialSpec, filler: Engine) -> CachedTeacher:
+        live, views, splits = self.teacher(teacher, filler), self.views(spec.data, "train"), self.splits(spec.data)
         compute = CachedTeacher.compute_with(live, views)
         cache = ViewCache.open(
             folder=None,
@@ -206,7 +221,7 @@ class Workshop:
                 "split": "train",
                 "normalisation": normalisation_of(splits),
                 "views": {"crop": splits.crop, "flip": splits.flip},
-                "folding": "none",
+                "folding": "batch_norm" if filler.batch_norm == "folded" else "none",
                 "precision": "fp32",
             },
             n_images=len(views),
@@ -227,6 +242,16 @@ class Workshop:
             return logits_of(self.teacher(teacher, precision).net, views, precision)
 
         return self.keep(("logits", teacher.key, canonical_json(dict(spec.data)), split, precision), make)
+
+
+def cache_in_use() -> bool:
+    """Whether teachers are looked up in the view cache where they can be: unless KDBENCH_CACHE is `off`."""
+    return os.environ.get("KDBENCH_CACHE") != "off"
+
+
+def served_by_cache(method: Method) -> bool:
+    """Whether a method looks at nothing of its teacher but logits and pooled features of the views themselves."""
+    return set(method.reads) <= {"logits", "pooled"} and not method.has_inputs and not method.unlabelled
 
 
 def network_of(config: Mapping[str, Any], splits: data.Splits) -> Network:

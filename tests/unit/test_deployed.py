@@ -14,8 +14,8 @@ from kdbench.study.schema import Study
 from kdbench.testing.training import TEACHER, Bench, config_of, job_for
 from kdbench.track.payload import model_digest
 from kdbench.train import measure
-from kdbench.train.run import deployed as deployed_network
 from kdbench.train.run import run_job
+from kdbench.train.student import deployed as deployed_network
 
 STUDY = """
 study: adapted

@@ -31,7 +31,9 @@ from kdbench.testing import check_method
 ROOT = Path(kdbench.__file__).parents[1]
 DOCUMENTS = (
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/methods.md", "docs/schemes.md", "docs/report.md",
-    "docs/trace.md", "docs/leaderboard.md", "SECURITY.md", "tests/golden/README.md",
+    "docs/trace.md", "docs/leaderboard.md", "docs/tutorial.md", "docs/footguns.md", "docs/cluster.md",
+    "docs/distributed.md", "docs/mlflow.md", "docs/when-things-go-wrong.md", "docs/index.md", "SECURITY.md",
+    "tests/golden/README.md",
 )  # fmt: skip
 TEXT = {name: (ROOT / name).read_text() for name in DOCUMENTS}
 README, METHODS, SCHEMES = TEXT["README.md"], TEXT["docs/methods.md"], TEXT["docs/schemes.md"]
@@ -48,13 +50,14 @@ def blocks(language: str, text: str) -> list[str]:
 
 
 def shell_lines(text: str) -> list[str]:
-    """Every command of the shell blocks."""
-    return [line for block in blocks("sh", text) for line in block.splitlines() if line.strip()]
+    """Every command of the shell blocks; what a backslash continues is one line."""
+    whole = (re.sub(r"\\\n\s*", "", block) for block in blocks("sh", text))
+    return [line for block in whole for line in block.splitlines() if line.strip() and not line.startswith("#")]
 
 
 def words_after_kdbench(line: str) -> list[str] | None:
     """Arguments of a `kdbench` command, or None for another program; settings of the environment may stand before."""
-    words = shlex.split(line)
+    words = shlex.split(line, comments=True)
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words = words[1:]
     return words[1:] if words and words[0] == "kdbench" else None

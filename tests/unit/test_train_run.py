@@ -221,7 +221,10 @@ class Desk:
     def ended(self, record: TrialRecord) -> None:
         self.records.append(record)
 
-    def broke(self, key: str, fault: Any) -> None:
+    def beside(self, job: Job, most: int, workers: int) -> list[Job]:
+        return []
+
+    def broke(self, key: str, fault: Any, together: bool = False) -> None:
         self.faults[key] = fault.reason
 
 

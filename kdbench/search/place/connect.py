@@ -41,7 +41,8 @@ def environment_of_driver() -> dict[str, str]:
 def environment_of_workers() -> dict[str, str]:
     """Environment of all workers on a cluster that was started without kdbench's settings."""
     off = {"KDBENCH_CACHE": "off"} if os.environ.get("KDBENCH_CACHE") == "off" else {}
-    return {**QUIET, **off}
+    engine = {"KDBENCH_ENGINE": os.environ["KDBENCH_ENGINE"]} if "KDBENCH_ENGINE" in os.environ else {}
+    return {**QUIET, **off, **engine}
 
 
 def address_of(resources: Resources) -> str:

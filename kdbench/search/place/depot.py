@@ -19,7 +19,7 @@ from kdbench.errors import KdbenchError, listed
 from kdbench.record import Job, TrialSpec, canonical_json
 from kdbench.search.place.parcels import pack, pack_test
 from kdbench.store import Store, write_atomic
-from kdbench.train.run import note_start
+from kdbench.train.starts import note_start
 from kdbench.train.workshop import TEST_PHASES, Folder
 
 NOTES = ("starts.txt", "error.txt", "set_aside.txt", "evaluated.json")

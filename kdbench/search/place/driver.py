@@ -73,12 +73,12 @@ class Parent:
                 raise KeyboardInterrupt
         return message
 
-    def next(self) -> Job | None:
-        """The next job, or None if none can start now; sets `over`."""
-        self.tell({"next": True})
-        answer = self.wait_for("job")
+    def next(self, most: int) -> list[Job]:
+        """The next job, with others that share a stream with it; none if none can start now; sets `over`."""
+        self.tell({"next": most})
+        answer = self.wait_for("jobs")
         self.over = answer["over"]
-        return None if answer["job"] is None else Job.from_json(answer["job"])
+        return [Job.from_json(job) for job in answer["jobs"]]
 
     def epoch(self, key: str, point: Mapping[str, float]) -> None:
         """Pass on a training's progress."""
@@ -89,9 +89,9 @@ class Parent:
         self.tell({"ended": record.to_json()})
         self.wait_for("filed")
 
-    def broke(self, key: str, fault: Fault) -> None:
+    def broke(self, key: str, fault: Fault, together: bool) -> None:
         """A start of a training ended in a fault."""
-        self.tell({"broke": key, "fault": fault.to_json()})
+        self.tell({"broke": key, "fault": fault.to_json(), "together": together})
 
 
 class Driver:

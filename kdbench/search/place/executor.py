@@ -154,14 +154,15 @@ class RayExecutor:
     def _answer(self, desk: Desk, message: Message) -> None:
         if "next" in message:
             job = desk.next()
-            self._send({"job": None if job is None else job.to_json(), "over": desk.over})
+            jobs = [] if job is None else [job, *desk.beside(job, message["next"], self.workers)]
+            self._send({"jobs": [job.to_json() for job in jobs], "over": desk.over})
         elif "epoch" in message:
             desk.epoch(message["epoch"], message["point"])
         elif "ended" in message:
             desk.ended(TrialRecord.from_json(message["ended"]))
             self._send({"filed": True})
         elif "broke" in message:
-            desk.broke(message["broke"], Fault.from_json(message["fault"]))
+            desk.broke(message["broke"], Fault.from_json(message["fault"]), message["together"])
         elif "say" in message:
             desk.say(message["say"])
 

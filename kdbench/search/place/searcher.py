@@ -14,6 +14,7 @@ from kdbench.search.capacity import threads_for
 from kdbench.search.place.transport import Transport
 from kdbench.search.place.worker import Gate
 from kdbench.search.retry import death
+from kdbench.search.streams import most_at_once
 from kdbench.study.schema import Resources
 from kdbench.train.faults import Fault
 from kdbench.train.splitting import ONE, Spread
@@ -30,8 +31,8 @@ class Source(Protocol):
     def over(self) -> bool:
         """Whether no job will come any more."""
 
-    def next(self) -> Job | None:
-        """The next job, or None if none can start now."""
+    def next(self, most: int) -> list[Job]:
+        """The next job, with others that share a stream with it, `most` in all; none if none can start now."""
 
     def epoch(self, key: str, point: Mapping[str, float]) -> None:
         """Pass on a training's progress."""
@@ -39,8 +40,8 @@ class Source(Protocol):
     def ended(self, record: TrialRecord) -> None:
         """File a record."""
 
-    def broke(self, key: str, fault: Fault) -> None:
-        """A start of a training ended in a fault."""
+    def broke(self, key: str, fault: Fault, together: bool) -> None:
+        """A start of a training ended in a fault; together: with others in the same process."""
 
 
 class DeskSearcher(Searcher):
@@ -61,8 +62,8 @@ class DeskSearcher(Searcher):
         self.gate = transport.actor(Gate)
         self.asked = 0
         self.wait_s = SHORTEST_WAIT_S
-        self.jobs: dict[str, Job] = {}
-        self.processes: dict[str, int] = {}  # of the trials in `jobs`
+        self.keys: dict[str, list[str]] = {}  # of the trainings under way, by Tune's trial
+        self.processes: dict[str, int] = {}  # of the trials in `keys`
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune writes its searcher to disk, and kdbench never reads it back."""
@@ -73,44 +74,42 @@ class DeskSearcher(Searcher):
         self.asked += 1
         if self.asked <= self.workers:
             return {**self.transport.config(), "wait": (self.gate, WARM_UP_S, self.workers)}
-        job = self.desk.next()
-        if job is not None:
-            self.jobs[trial_id] = job
+        jobs = self.desk.next(most_at_once(self.resources, self.spread("search")))
+        if jobs:
+            self.keys[trial_id] = [job.spec.key for job in jobs]
             self.wait_s = SHORTEST_WAIT_S
-            threads = threads_for(self.resources, job.spec.phase)
-            spread = self.spread(job.spec.phase).to_json()
-            return {**self.transport.config(job), "threads": threads, "spread": spread}
+            phase = jobs[0].spec.phase
+            threads, spread = threads_for(self.resources, phase), self.spread(phase).to_json()
+            return {**self.transport.config(jobs), "threads": threads, "spread": spread}
         if self.desk.over:
             return Searcher.FINISHED
         return {**self.transport.config(), "wait": (self.gate, self.wait_s, NEVER)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass on progress, a record, or a fault."""
-        if trial_id not in self.jobs:
+        if trial_id not in self.keys:
             return
         self.processes[trial_id] = result.get("pid", 0)
-        if "point" in result:
-            self.desk.epoch(result["key"], json.loads(result["point"]))
-        elif "record" in result:
-            self._left(trial_id)
-            self.desk.ended(TrialRecord.from_json(json.loads(result["record"])))
-            self.transport.filed(result["key"])
+        for key, point in json.loads(result.get("points", "{}")).items():
+            self.desk.epoch(key, point)
+        if "record" in result:
+            record = TrialRecord.from_json(json.loads(result["record"]))
+            self._left(trial_id, record.key)
+            self.desk.ended(record)
+            self.transport.filed(record.key)
         elif "fault" in result:
-            self._left(trial_id)
-            self.desk.broke(result["key"], Fault.from_json(json.loads(result["fault"])))
+            self._broke(trial_id, Fault.from_json(json.loads(result["fault"])))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The last result of a trial; of one whose worker died, `died` tells more."""
-        if trial_id not in self.jobs:
+        if trial_id not in self.keys:
             self.wait_s = min(1.5 * self.wait_s, LONGEST_WAIT_S)
         elif not error and result:
             self.on_trial_result(trial_id, result)
 
     def died(self, trial_id: str, text: str) -> None:
         """A worker died. text: what Ray says about it."""
-        job = self._left(trial_id)
-        if job is not None:
-            self.desk.broke(job.spec.key, death(text))
+        self._broke(trial_id, death(text))
 
     def blame(self, text: str) -> None:
         """Tune ended because Ray killed a worker for memory: that one training has a fault, the others have none."""
@@ -120,9 +119,19 @@ class DeskSearcher(Searcher):
         for trial_id in [trial_id for trial_id, process in self.processes.items() if process in named]:
             self.died(trial_id, text)
 
-    def _left(self, trial_id: str) -> Job | None:
-        self.processes.pop(trial_id, None)
-        return self.jobs.pop(trial_id, None)
+    def _broke(self, trial_id: str, fault: Fault) -> None:
+        """A fault meets all trainings of a trial that have no record yet."""
+        keys = list(self.keys.get(trial_id, []))
+        for key in keys:
+            self._left(trial_id, key)
+            self.desk.broke(key, fault, len(keys) > 1)
+
+    def _left(self, trial_id: str, key: str) -> None:
+        """A training of a trial has ended, and with the last one the trial."""
+        self.keys[trial_id].remove(key)
+        if not self.keys[trial_id]:
+            del self.keys[trial_id]
+            self.processes.pop(trial_id, None)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the records are the state."""

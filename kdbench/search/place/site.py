@@ -38,8 +38,8 @@ class Site:
         url = config.get("storage")
         self.storage = CheckpointStorage(url, Path(config["folder"]).name) if url is not None else None
 
-    def begin(self, job: Job, config: Mapping[str, Any]) -> None:
-        """Get ready for a job: bring what an earlier start of it has left elsewhere."""
+    def begin(self, job: Job, order: Mapping[str, Any]) -> None:
+        """Get ready for a job, as it was ordered: bring what an earlier start of it has left elsewhere."""
         if self.storage is not None:
             with machine_errors():
                 self.storage.pull(self.store.work_folder(job.spec.key))
@@ -66,6 +66,7 @@ class RemoteSite(Site):
         require_same_source(config["kdbench_sha256"])
         self.depot = config["depot"]
         self.source = RemoteSource(self.store, self.depot)
+        self.claims: dict[str, Claim] = {}  # by key, of the jobs under way
         self._told: dict[tuple[str, str], str] = {}
         self._load_plugins()
 
@@ -78,16 +79,16 @@ class RemoteSite(Site):
             paths.append(str(folder / Path(name).name))
         os.environ["KDBENCH_PLUGINS"] = os.pathsep.join(paths)
 
-    def begin(self, job: Job, config: Mapping[str, Any]) -> None:
+    def begin(self, job: Job, order: Mapping[str, Any]) -> None:
         """Get ready for a job: its notes from the driver, its checkpoint from the storage."""
-        claim: Claim = (config["job"], config["ticket"])
+        claim: Claim = (order["job"], order["ticket"])
         self.source.claim = claim  # type: ignore[attr-defined]
-        self.claim = claim
+        self.claims[job.spec.key] = claim
         folder = self.store.work_folder(job.spec.key)
         for name, text in asked(lambda: self.depot.begin.remote(claim)).items():
             if name == "starts.txt" or not (folder / name).exists():
                 write_atomic(folder / name, text.encode(), durable=False)
-        super().begin(job, config)
+        super().begin(job, order)
 
     def epoch(self, key: str) -> None:
         """Pass on notes that are new, then as on the driver's node."""
@@ -99,7 +100,7 @@ class RemoteSite(Site):
 
     def note(self, key: str, name: str, text: str) -> None:
         """Leave a note in the study's own folder."""
-        asked(lambda: self.depot.note.remote(self.claim, name, text))
+        asked(lambda: self.depot.note.remote(self.claims[key], name, text))
         self._told[key, name] = text
 
     def ended(self, record: TrialRecord) -> None:
@@ -107,7 +108,8 @@ class RemoteSite(Site):
         path = self.store.weights_path(record.key)
         if record.status == "finished" and record.spec.phase != "search" and path.exists():
             content = path.read_bytes()
-            asked(lambda: self.depot.bring.remote(self.claim, content))
+            asked(lambda: self.depot.bring.remote(self.claims[record.key], content))
+        self.claims.pop(record.key, None)
         shutil.rmtree(self.store.work_folder(record.key), ignore_errors=True)
 
 
@@ -184,6 +186,6 @@ def require_same_source(expected: str) -> None:
         )
 
 
-def job_of(config: Mapping[str, Any]) -> Job:
-    """The job of a worker's configuration."""
-    return Job.from_json(json.loads(config["job"]))
+def job_of(order: Mapping[str, Any]) -> Job:
+    """One of the `jobs` of a worker's configuration."""
+    return Job.from_json(json.loads(order["job"]))

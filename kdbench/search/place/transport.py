@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Iterable
 from typing import Any
 
 import ray
@@ -52,12 +53,10 @@ class Transport:
             "kdbench_sha256": hash_of_package("kdbench"),
         }
 
-    def config(self, job: Job | None = None) -> dict[str, Any]:
-        """What a worker is told: where its files are and, with a job, the job and the ticket for what it needs."""
-        if job is None:
-            return dict(self._common)
-        text = json.dumps(job.to_json())
-        return {**self._common, "job": text, "ticket": ticket_for(self._secret, text)}
+    def config(self, jobs: Iterable[Job] = ()) -> dict[str, Any]:
+        """What a worker is told: where its files are and, with jobs, each and the ticket for what it needs."""
+        texts = [json.dumps(job.to_json()) for job in jobs]
+        return {**self._common, "jobs": [{"job": text, "ticket": ticket_for(self._secret, text)} for text in texts]}
 
     def actor(self, kind: type, *arguments: Any, restarts: int = 0) -> Any:
         """An actor on the driver's node, which no other node takes along when it dies."""

@@ -1,4 +1,4 @@
-"""What runs on a node of the cluster: an actor that trains one job after another."""
+"""What runs on a node of the cluster: an actor that trains one job after another, or several side by side."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import ray
 import torch
 from ray.tune import Trainable
 
-from kdbench.record import TrialRecord
+from kdbench.errors import listed
+from kdbench.record import Job, TrialRecord
 from kdbench.search.capacity import cores
 from kdbench.search.place.site import job_of, site_for
 from kdbench.train.faults import Fault, fault_of
-from kdbench.train.run import run_job, traceback_of
+from kdbench.train.run import traceback_of
 from kdbench.train.splitting import Spread
+from kdbench.train.stream import Item, run_jobs
 from kdbench.train.workshop import Workshop
 
 REPORT_S = 1.0  # a worker reports at most this often, so that many short epochs cost one message
@@ -36,24 +38,24 @@ class Gate:
 
 
 class Worker(Trainable):
-    """A Ray actor that runs one job after another."""
+    """A Ray actor that runs jobs: one after another, or those of one order side by side."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Make room for data and teachers, and take the first job."""
+        """Make room for data and teachers, and take the first order."""
         self.site = site_for(config)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.shop = Workshop(self.site.store, device, source=self.site.source)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next job."""
+        """Take the next order."""
         self.wait = new_config.get("wait")
-        self.task = new_config
-        self.items: Iterator[dict[str, float] | TrialRecord] | None = None
+        self.items: Iterator[Item] | None = None
         self.spoilt = False
         if self.wait is None:
             torch.set_num_threads(min(new_config["threads"], cores()))  # the driver's node may have more
-            self.job = job_of(new_config)
+            self.orders = {(job := job_of(order)).spec.key: (job, order) for order in new_config["jobs"]}
+            self.left = set(self.orders)
             self.spread = Spread.from_json(new_config["spread"])
         return True
 
@@ -74,30 +76,34 @@ class Worker(Trainable):
             os._exit(1)  # with what it could not free; a new worker takes the next job
         if self.wait is not None:
             return self.keep_place(*self.wait)
-        key = self.job.spec.key
         try:
-            return {"key": key, **self._train()}
+            return self._train()
         except Exception as error:  # run_job has filed what is the method's; this is the machine's, or the cluster's
             fault = fault_of(error, self.shop.store.folder)
             fault = fault or Fault("worker", f"{type(error).__name__}: {error}", traceback_of(error)[-500:])
             self.spoilt = fault.kind in ("memory", "device")
-            return {"key": key, "fault": json.dumps(fault.to_json()), "done": not self.spoilt}
+            return {"fault": json.dumps(fault.to_json()), "done": not self.spoilt}
 
     def _train(self) -> dict[str, Any]:
-        """What a step reports: the newest point of the curves, or the record."""
+        """What a step reports: the newest point of the curves of each, and the record of one that has ended."""
         began = time.monotonic()
-        key = self.job.spec.key
         if self.items is None:
-            self.site.begin(self.job, self.task)
-            self.items = run_job(self.job, self.shop, self.spread)
-        for item in self.items:
+            self.items = run_jobs([job for job, _ in self.orders.values()], self.shop, self.spread, self._begin)
+        points: dict[str, dict[str, float]] = {}
+        for key, item in self.items:
             if isinstance(item, TrialRecord):
                 self.site.ended(item)
-                return {"record": json.dumps(item.to_json()), "done": True}
+                self.left.discard(key)
+                points.pop(key, None)
+                return {"points": json.dumps(points), "record": json.dumps(item.to_json()), "done": not self.left}
             self.site.epoch(key)
+            points[key] = item
             if time.monotonic() - began >= REPORT_S:
-                return {"point": json.dumps(item)}
-        raise RuntimeError(f"job {key} ended without a record")
+                return {"points": json.dumps(points)}
+        raise RuntimeError(f"{listed(sorted(self.left))} ended without a record")
+
+    def _begin(self, job: Job) -> None:
+        self.site.begin(*self.orders[job.spec.key])
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: every epoch leaves a checkpoint of kdbench's own, which the next start of the job finds."""
