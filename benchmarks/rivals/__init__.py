@@ -1,0 +1,1 @@
+"""Loops that do what a trial of kdbench does, as others write them."""
