@@ -30,7 +30,7 @@ from kdbench.data.views import Views
 from kdbench.train.folding import folded
 from kdbench.train.recipe import Recipe, cpu_has_bf16
 
-GEMM_SIZE, COPY_BYTES = 2048, 256 << 20
+GEMM_SIZES, COPY_BYTES = (512, 1024, 2048), 256 << 20
 FREE = ("view", "permute", "transpose", "expand", "slice", "select", "detach", "alias", "t", "as_strided", "unsqueeze")
 
 
@@ -62,8 +62,11 @@ def limits(rounds: int) -> Limits:
     kinds = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if cpu_has_bf16() else {})
     found = {}
     for name, kind in kinds.items():
-        one, other = torch.randn(2, GEMM_SIZE, GEMM_SIZE).to(kind).unbind()
-        found[name] = measured(lambda one=one, other=other: one @ other, rounds, 2 * GEMM_SIZE**3)
+        sizes = []
+        for size in GEMM_SIZES:
+            one, other = torch.randn(2, size, size).to(kind).unbind()
+            sizes.append(measured(lambda one=one, other=other: one @ other, rounds, 2 * size**3))
+        found[name] = max(sizes, key=lambda spread: spread.high)
     source = torch.zeros(COPY_BYTES, dtype=torch.uint8)
     target = torch.empty_like(source)
     return Limits(found, measured(lambda: target.copy_(source), rounds, 2 * COPY_BYTES))
@@ -106,20 +109,37 @@ def teacher_step(config: Config, batch: int, precision: str) -> Callable[[], obj
     return step
 
 
-def row(name: str, step: Callable[[], object], precision: str, found: Limits, rounds: int) -> list[str]:
-    """A step's line of the table."""
+@dataclass(frozen=True)
+class Cost:
+    """What a step costs: its time in s, its FLOPs, its bytes."""
+
+    name: str
+    precision: str
+    seconds: measuring.Spread
+    flops: int
+    moved: int
+
+
+def cost(name: str, step: Callable[[], object], precision: str, rounds: int) -> Cost:
+    """Measure a step."""
     step()
     with FlopCounterMode(display=False) as counter:
         step()
     with Moved() as moved:
         step()
     seconds = measuring.Spread.of([measuring.timed(step) for _ in range(rounds)])
-    flops, peak = counter.get_total_flops(), found.flops[precision].high
-    compute_s, memory_s = flops / peak, moved.total / found.bandwidth.high
+    return Cost(name, precision, seconds, counter.get_total_flops(), moved.total)
+
+
+def row(of: Cost, found: list[Limits]) -> list[str]:
+    """A step's line of the table. found: limits as measured before, between and after; the best counts."""
+    seconds, flops, moved = of.seconds, of.flops, of.moved
+    compute_s = flops / max(limit.flops[of.precision].high for limit in found)
+    memory_s = moved / max(limit.bandwidth.high for limit in found)
     bound = "compute" if compute_s > memory_s else "memory"
     return [
-        name, precision, f"{1000 * seconds.median:.1f} ({1000 * seconds.low:.1f} to {1000 * seconds.high:.1f})",
-        f"{flops / 1e9:.2f}", f"{moved.total / 1e9:.2f}", f"{flops / moved.total:.1f}",
+        of.name, of.precision, f"{1000 * seconds.median:.1f} ({1000 * seconds.low:.1f} to {1000 * seconds.high:.1f})",
+        f"{flops / 1e9:.2f}", f"{moved / 1e9:.2f}", f"{flops / moved:.1f}",
         f"{100 * compute_s / seconds.median:.0f} %", f"{100 * memory_s / seconds.median:.0f} %",
         f"{100 * max(compute_s, memory_s) / seconds.median:.0f} % ({bound})",
     ]  # fmt: skip
@@ -142,27 +162,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.manual_seed(0)
     machine = measuring.Machine()
     machine.look()
-    found = limits(options.rounds)
-    rows = []
+    found = [limits(options.rounds)]
+    costs = []
     for pair in options.pairs or PAIRS:
-        for precision in found.flops:
+        for precision in found[0].flops:
             for role, make, config in zip(
                 ("teacher", "student"), (teacher_step, student_step), PAIRS[pair], strict=True
             ):
                 step = make(config, options.batch, precision)
-                rows.append(row(f"{pair} {role}", step, precision, found, options.rounds))
+                costs.append(cost(f"{pair} {role}", step, precision, options.rounds))
         machine.look()
+        found.append(limits(options.rounds))
         print(f"{pair}: measured", file=sys.stderr)
-    peaks = ", ".join(f"{name} {peak.high / 1e9:.1f} GFLOP/s" for name, peak in found.flops.items())
+    peaks = ", ".join(
+        f"{name} {max(limit.flops[name].high for limit in found) / 1e9:.1f} GFLOP/s" for name in found[0].flops
+    )
+    copied = max(limit.bandwidth.high for limit in found)
     told = (
-        f"Limits (best of {options.rounds} rounds, {options.threads} threads): matrix product of {GEMM_SIZE} squared: "
-        f"{peaks}; copy: {found.bandwidth.high / 1e9:.1f} GB/s read and written. Batch {options.batch}, 32x32 images; "
+        f"Limits (best of {len(found)} times {options.rounds} rounds, {options.threads} threads): matrix product of "
+        f"{', '.join(map(str, GEMM_SIZES))} squared: {peaks}; copy: {copied / 1e9:.1f} GB/s "
+        f"read and written. Batch {options.batch}, 32x32 images; "
         "teacher: forward, batch norms folded; student: forward, backward, update."
     )
     verdict = f"Verdict: {machine.verdict('the machine was quiet')}."
     conditions = "\n".join(measuring.conditions(machine, options.threads))
     measuring.publish(
-        measuring.page("Shares of the machine's limits", told, measuring.table(HEADER, rows), verdict, conditions),
+        measuring.page(
+            "Shares of the machine's limits",
+            told,
+            measuring.table(HEADER, [row(of, found) for of in costs]),
+            verdict,
+            conditions,
+        ),
         options.write,
     )
 
