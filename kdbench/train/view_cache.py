@@ -147,8 +147,13 @@ class ViewCache:
         """Rows fp16 of every table; what is missing, torn or damaged in any of them is computed and stored."""
         read = [table.read(entries) for table in self.tables]
         missing = np.flatnonzero(~np.logical_and.reduce([sound for _, sound in read]))
-        for low in range(0, len(missing), BATCH):
-            where = missing[low : low + BATCH]
+        batches = [missing[low : low + BATCH] for low in range(0, len(missing), BATCH)]
+        # In an order of its own: another process that needs the same at the same time begins elsewhere.
+        for turn, number in enumerate(np.random.default_rng().permutation(len(batches))):
+            where = batches[number]
+            if turn and self._filled_meanwhile(entries, where, read):
+                continue
+            self.computed += len(where)
             for table, (rows, _), fresh in zip(self.tables, read, self._live(entries[where], compute), strict=True):
                 with np.errstate(over="ignore"):
                     rounded = fresh.astype(np.float16)
@@ -159,8 +164,18 @@ class ViewCache:
                     )
                 rows[where] = rounded
                 table.write(entries[where], rounded)
-        self.computed += len(missing)
         return [rows for rows, _ in read]
+
+    def _filled_meanwhile(
+        self, entries: np.ndarray, where: np.ndarray, read: list[tuple[np.ndarray, np.ndarray]]
+    ) -> bool:
+        """Whether another process has computed this whole batch by now; then its rows are put into `read`."""
+        again = [table.read(entries[where]) for table in self.tables]
+        whole = all(sound.all() for _, sound in again)
+        if whole:
+            for (rows, _), (fresh, _) in zip(read, again, strict=True):
+                rows[where] = fresh
+        return whole
 
     def _live(self, entries: np.ndarray, compute: Compute) -> list[np.ndarray]:
         """The live teacher's rows in fp32, one array (B, width) for each table."""

@@ -170,6 +170,23 @@ def test_only_what_is_missing_is_computed(here: Setting) -> None:
         assert not off(outputs.logits, here.live(torch.tensor([4, 5, 3, 6]), torch.zeros(4, dtype=torch.int64)).logits)
 
 
+def test_what_another_process_fills_meanwhile_is_not_computed_again(
+    here: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdbench.train.view_cache.BATCH", 64)
+    mine, other = here.open(), here.open()
+
+    def interrupted(index: Tensor, view: Tensor) -> Outputs:
+        if not other.computed:
+            other.fill(here.index, here.view, here.live)  # all of it, while this one computes its first batch
+        return here.live(index, view)
+
+    logits = mine.read(here.index, here.view, interrupted).logits
+    assert other.computed == len(here.index)
+    assert 0 < mine.computed <= 64
+    assert not off(logits, here.live_logits())
+
+
 def test_an_entry_does_not_depend_on_the_batch_that_filled_it(here: Setting, tmp_path: Path) -> None:
     whole = here.read(here.open()).logits
     here.folder = tmp_path / "other"
