@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from kdbench.combine import method_from
+from kdbench.errors import KdbenchError
 from kdbench.record import TrialSpec, canonical_json
 from kdbench.study.schema import Resources
 from kdbench.train.splitting import Spread
@@ -24,7 +25,10 @@ def stream_name(spec: TrialSpec) -> str | None:
     """
     if spec.phase != "search" or spec.teacher is None:
         return None
-    method = method_from(spec.method)
+    try:
+        method = method_from(spec.method)
+    except KdbenchError:  # a plug-in that refuses these values, which its record will say
+        return None
     if "teacher" not in method.frozen or method.has_inputs or method.unlabelled:
         return None
     if cache_in_use() and served_by_cache(method):
