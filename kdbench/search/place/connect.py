@@ -12,7 +12,7 @@ import ray
 
 from kdbench.errors import KdbenchError
 from kdbench.redact import shown
-from kdbench.search.capacity import Node
+from kdbench.search.capacity import Node, cores
 from kdbench.study.schema import Resources
 
 QUIET = {
@@ -69,6 +69,8 @@ def connect(resources: Resources) -> bool:
     try:
         ray.init(
             address=address,
+            # of those that this process may use; Ray would count all that the machine has
+            num_cpus=cores() if address == "local" else None,
             include_dashboard=dashboard,
             log_to_driver=False,
             logging_level=logging.ERROR,
