@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -30,8 +31,9 @@ from kdbench.study.plan import evaluation_settings
 from kdbench.study.schema import Study
 from kdbench.study.yaml_source import Tree
 from kdbench.terminal import Tally, view_for
-from kdbench.train.engine import override
-from kdbench.train.sound import SoundWeights
+
+if TYPE_CHECKING:
+    from kdbench.train.sound import SoundWeights
 
 __all__ = ["read_only", "report_study", "run_study", "study_of", "study_status", "sync_study"]
 
@@ -114,6 +116,8 @@ def run_study(
     Arguments: see Order. Raise StudyError, before anything is touched, if the study was edited in a way that finished
     trainings of the folder do not fit.
     """
+    from kdbench.train.engine import override  # which imports torch, as all that trains does
+
     override()  # what KDBENCH_ENGINE cannot say is an error here, and not one of every training
     order = Order(study, source, budget_s, until, stamp, tree, rerun)
     store, stop = Store(folder), Stop()
@@ -141,6 +145,8 @@ def resume(order: Order, store: Store, console: Console, as_json: bool) -> int:
     say(console, stale_plugins(records), as_json)
     budget = Budget(order.budget_s, past=records.values())
     again = to_run_again(store, found, records)
+    from kdbench.train.sound import SoundWeights
+
     sound = SoundWeights(store, lambda text: say(console, [text], as_json))
     agenda = Agenda(study, records, sound, order.until, budget, again)
     ran = not agenda.finished

@@ -9,8 +9,8 @@ from kdbench.combine import method_from
 from kdbench.errors import KdbenchError
 from kdbench.record import TrialSpec, canonical_json
 from kdbench.study.schema import Resources
+from kdbench.train.serving import cache_in_use, served_by_cache
 from kdbench.train.splitting import Spread
-from kdbench.train.workshop import cache_in_use, served_by_cache
 
 AUTO = 8  # students at once: of a teacher's cost little more is left, and each needs memory
 ALIKE = ("epochs", "stop_epoch", "batch_size", "precision", "time_limit_s")

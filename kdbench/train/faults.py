@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from kdbench.errors import DamagedError
+from kdbench.lazy import torch
 
 Kind = Literal["memory", "device", "disk", "worker", "node"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from kdbench.train import checkpoint
 from kdbench.train.engine import Engine
 from kdbench.train.group import ALONE, Alone
 from kdbench.train.loop import logits_of
+from kdbench.train.serving import cache_in_use, served_by_cache
 from kdbench.train.task import probe
 from kdbench.train.teachers import CachedTeacher, LiveTeacher, Teacher
 from kdbench.train.view_cache import ViewCache, weights_hash
@@ -242,16 +242,6 @@ class Workshop:
             return logits_of(self.teacher(teacher, precision).net, views, precision)
 
         return self.keep(("logits", teacher.key, canonical_json(dict(spec.data)), split, precision), make)
-
-
-def cache_in_use() -> bool:
-    """Whether teachers are looked up in the view cache where they can be: unless KDBENCH_CACHE is `off`."""
-    return os.environ.get("KDBENCH_CACHE") != "off"
-
-
-def served_by_cache(method: Method) -> bool:
-    """Whether a method looks at nothing of its teacher but logits and pooled features of the views themselves."""
-    return set(method.reads) <= {"logits", "pooled"} and not method.has_inputs and not method.unlabelled
 
 
 def network_of(config: Mapping[str, Any], splits: data.Splits) -> Network:

@@ -312,3 +312,18 @@ except SystemExit:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("command", ["status", "report", "show"])
+def test_what_reads_results_imports_no_torch(command: str, copy: Path) -> None:
+    code = f"""
+import sys
+from kdbench.cli import app
+sys.argv = ["kdbench", "{command}", "{copy}/results/small"]
+try:
+    app()
+except SystemExit as end:
+    print(end.code, [name for name in ("torch", "ray", "mlflow") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []", done.stderr
