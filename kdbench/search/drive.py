@@ -187,7 +187,7 @@ class Desk:
         if damaged:  # it is up to the agenda, which has these networks made again before
             self.waiting.pop()
             self.agenda.running.pop(key)
-            self.agenda.handed -= damaged
+            self.agenda.handed -= damaged - self.agenda.running.keys()  # another one may have asked for it already
 
     def put_back(self, reason: str) -> None:
         """All that executors held was lost with them, through no fault of the trainings: it can start again at once."""

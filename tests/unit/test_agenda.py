@@ -21,6 +21,7 @@ from kdbench.search.drive import Desk
 from kdbench.store import Store
 from kdbench.study.plan import teacher_spec
 from kdbench.study.schema import Study
+from kdbench.train.faults import Fault
 
 METHODS = ("scratch", "kd", "finetune", "linear_probe")
 
@@ -487,6 +488,22 @@ def test_the_desk_files_a_record_before_it_tells(tmp_path: Path) -> None:
     key = job.spec.key
     assert witness.told == [("started", key), ("epoch", key), ("ended", key)]
     assert not desk.over
+
+
+def test_a_network_whose_weights_are_damaged_is_made_again_once_for_all_that_need_it(tmp_path: Path) -> None:
+    world, condemned = World(), set()
+    agenda = Agenda(study(("kd",)), {}, lambda key: key in world.weights - condemned)
+    desk = Desk(agenda, Store(tmp_path), damaged=lambda key: key in condemned, say=lambda text: None)
+    teacher = desk.next()
+    desk.ended(world.train(teacher))
+    first, second = desk.next(), desk.next()
+    condemned.add(teacher.spec.key)
+    desk.broke(first.spec.key, Fault("disk", "damaged"))
+    again = desk.next()
+    assert again.spec == teacher.spec
+    desk.broke(second.spec.key, Fault("disk", "damaged"))  # while it is being made again
+    desk.ended(world.train(again))
+    assert [desk.next().spec.key, desk.next().spec.key] == [first.spec.key, second.spec.key]
 
 
 def test_a_desk_that_stops_hands_out_nothing_and_waits_for_what_runs(tmp_path: Path) -> None:
