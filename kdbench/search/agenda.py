@@ -300,16 +300,8 @@ class Agenda:
         return search_spec(self.study, stream, trial, values)
 
     def _past(self, spec: TrialSpec, stream: Stream, *, known: bool) -> Past:
-        params = self._values(spec, stream) or {}
-        if not known:
-            return Past(params, "running")
-        record = self.records[spec.key]
-        if record.status == "timed_out":
-            return Past(params, "pruned")
-        objectives = [record.result.get(name) for name in self.study.search.objectives]
-        if record.status != "finished" or any(value is None for value in objectives):
-            return Past(params, "fail")
-        return Past(params, "complete", tuple(float(value) for value in objectives if value is not None))
+        record = self.records[spec.key] if known else None
+        return Past.of(self._values(spec, stream) or {}, record, self.study.search.objectives)
 
     def _values(self, spec: TrialSpec, stream: Stream) -> dict[str, Any] | None:
         """The searched values of a spec by name, or None if it lacks one or has one that is not searched."""

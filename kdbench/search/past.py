@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from kdbench.fields import Choice, Space
+from kdbench.record import TrialRecord
 
 State = Literal["complete", "fail", "pruned", "running"]
 
@@ -18,6 +19,18 @@ class Past:
     params: Mapping[str, Any]
     state: State
     values: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any], record: TrialRecord | None, objectives: Sequence[str]) -> Past:
+        """The trial as its record tells it; without a record it still runs."""
+        if record is None:
+            return cls(params, "running")
+        if record.status == "timed_out":
+            return cls(params, "pruned")
+        values = [record.result.get(name) for name in objectives]
+        if record.status != "finished" or any(value is None for value in values):
+            return cls(params, "fail")
+        return cls(params, "complete", tuple(float(value) for value in values if value is not None))
 
 
 def holds(space: Space, value: Any) -> bool:

@@ -350,7 +350,7 @@ def contained(error: BaseException, shop: Workshop) -> Exception:
     else:
         text = str(error) if isinstance(error, KdbenchError) else f"{type(error).__name__}: {error}"
     if plugins.loaded():
-        shop._kept.clear()
+        shop.forget()
     if place is None:
         return cast(Exception, error)
     told = MethodError(f"{place}: {text}")

@@ -256,7 +256,7 @@ class Stream:
                 member.guard.compare("loss")
         except MethodError:  # by whom, each finds out when it is alone
             self.harmed = self.spoilt = True
-            self.shop._kept.clear()
+            self.shop.forget()
             return
         for member in members:
             member.note()

@@ -92,6 +92,10 @@ class Workshop:
             self._kept[key] = make()
         return self._kept[key]  # type: ignore[no-any-return]
 
+    def forget(self) -> None:
+        """Drop all that is kept, because somebody may have changed it: it is loaded again at its next use."""
+        self._kept.clear()
+
     def splits(self, config: Mapping[str, Any]) -> data.Splits:
         """Training and validation images; never the test images."""
         return self.keep(("splits", canonical_json(dict(config))), lambda: self.source.splits(config))

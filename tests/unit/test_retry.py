@@ -42,7 +42,7 @@ def chained(error: Exception, cause: Exception) -> Exception:
         (OSError(errno.EIO, "Input/output error"), "disk"),
         (OSError(errno.EROFS, "Read-only file system"), "disk"),
         (ConnectionError("the driver's node could not be reached"), "disk"),
-        (PermissionError(errno.EACCES, "Permission denied", "/study/work/x/starts.txt"), "disk"),
+        (PermissionError(errno.EACCES, "Permission denied", "/study/records/x.json"), "disk"),
         (chained(CheckpointError("cannot be read"), OSError(errno.EIO, "Input/output error")), "disk"),
         (DamagedError("its content does not fit its checksum"), "disk"),
         (FileNotFoundError(errno.ENOENT, "No such file", "anchors.npy"), None),
