@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from torch import Tensor
 from kdbench import plugins
 from kdbench.errors import MethodError
 from kdbench.method import Setup, Step
+from kdbench.store import Store
 from kdbench.train.guard import LONGEST_OUTPUT, checksums, contained
 from kdbench.train.loop import Training
 from kdbench.train.recipe import Recipe
 from kdbench.train.teachers import LiveTeacher
+from kdbench.train.workshop import Workshop
 
 
 @dataclass(frozen=True)
@@ -152,13 +155,6 @@ def test_what_a_method_prints_goes_to_standard_error_and_is_cut(
     ]
 
 
-class Shop:
-    """Stands for a workshop."""
-
-    def __init__(self) -> None:
-        self._kept = {"teacher": 1}
-
-
 def raised(function: Any) -> BaseException:
     try:
         function()
@@ -171,8 +167,9 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def test_an_exit_is_contained_only_where_a_plug_in_raises_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    shop: Any = Shop()
+def test_an_exit_is_contained_only_where_a_plug_in_raises_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = Workshop(Store(tmp_path), CPU)
+    shop.keep("teacher", object)
     for function in (lambda: sys.exit(3), interrupt):
         error = raised(function)
         assert raised(lambda e=error: contained(e, shop)) is error, "this file is no plug-in"
