@@ -7,7 +7,8 @@ noise images of 32x32 pixels. Sides take turns, a step each; a feature's gain is
 without it and of the whole. The teacher's folded batch norm and its precision count only where it runs, so they are
 measured against the live teacher.
 
---isa measures again in children under ONEDNN_MAX_CPU_ISA, from AVX2 up to what this processor has.
+--isa measures again in children under ONEDNN_MAX_CPU_ISA, from AVX2 up to what this processor has; one that has no
+more than AVX2 is measured once.
 """
 
 from __future__ import annotations
@@ -105,8 +106,8 @@ def measure(pair: str, batch: int, rounds: int, machine: measuring.Machine) -> l
 
 def under_isa(options: argparse.Namespace) -> list[str]:
     """The tables of children that oneDNN keeps from using more than an instruction set, for each that there is."""
-    parts = []
-    for isa in (isa for isa, flag in ISAS.items() if flag in measuring.cpu_flags()):
+    parts, there = [], [isa for isa, flag in ISAS.items() if flag in measuring.cpu_flags()]
+    for isa in there if len(there) > 1 else []:
         command = [sys.executable, __file__, *options.pairs, "--rounds", str(options.rounds), "--batch",
                    str(options.batch), "--rows"]  # fmt: skip
         done = subprocess.run(

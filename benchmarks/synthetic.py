@@ -18,7 +18,7 @@ from kdbench.record import TrialRecord, TrialSpec, with_checksum
 from kdbench.search.agenda import Agenda
 from kdbench.store import Store
 from kdbench.study.load import load_study
-from kdbench.study.plan import latency_spec, search_spec
+from kdbench.study.plan import Trials, latency_spec
 from kdbench.study.schema import Study
 from kdbench.train.environment import environment
 
@@ -71,10 +71,10 @@ def made(study: Study, seeds: int) -> Iterator[TrialRecord]:
     agenda = Agenda(study, {}, lambda key: True)
     specs = list(agenda.fixed.values())
     for stream in agenda.streams:
-        space, defaults = study.space(stream.row, stream.cell), study.defaults(stream.row, stream.cell)
+        trials = Trials(study, stream)
         for trial in range(study.search.trials):
-            values = {name: drawn(item, draw) for name, item in space.items()} if trial else defaults
-            specs.append(search_spec(study, stream, trial, values))
+            values = {name: drawn(item, draw) for name, item in trials.space.items()} if trial else trials.defaults
+            specs.append(trials.spec(trial, values))
     searched = [record_of(spec, draw) for spec in {spec.key: spec for spec in specs}.values()]
     yield from searched
     agenda = Agenda(study, {record.key: record for record in searched}, lambda key: True)

@@ -20,7 +20,7 @@ from kdbench.session import read_only
 from kdbench.store import Store
 from kdbench.study import space
 from kdbench.study.networks import fixed_networks, network, networks, student_networks
-from kdbench.study.plan import Stream, cell_of, evaluation_settings, job_of, job_with, search_spec, streams
+from kdbench.study.plan import Stream, Trials, cell_of, evaluation_settings, job_of, job_with, streams
 from kdbench.study.schema import Study
 from kdbench.terminal import describe
 from kdbench.train import checkpoint
@@ -168,9 +168,9 @@ def measured(study: Study, left: list[TrialSpec], counts: dict[str, int]) -> dic
                 once[alike] = probe_s(job_with(spec, by_key), shop)
             seconds[spec.phase] += once.get(alike, 0.0)
         defaults = [
-            search_spec(study, stream, 0, {**study.defaults(stream.row, stream.cell), **sizes})
-            for stream in sample(streams(study))
-            for sizes in extremes(stream)
+            trials.spec(0, {**trials.defaults, **sizes})
+            for trials in (Trials(study, stream) for stream in sample(streams(study)))
+            for sizes in extremes(trials.stream)
         ]
         mean = sum(probe_s(job_of(study, spec), shop) for spec in defaults) / len(defaults)
         seconds |= {"search": mean * counts["search"], "final": mean * counts["final"]}

@@ -8,6 +8,7 @@ are read from it. Importing this module does not import torch.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,16 @@ class Choice:
 
 
 Space = Range | Choice
+
+
+def holds(space: Space, value: Any) -> bool:
+    """Whether a value is one that the space would yield."""
+    if isinstance(space, Choice):
+        return value in space.values
+    if not isinstance(value, (int, float)) or not space.low <= value <= space.high:
+        return False
+    steps = 0.0 if space.step is None else (value - space.low) / space.step
+    return abs(steps - round(steps)) < 1e-8
 
 
 @dataclass(frozen=True)
@@ -144,6 +155,11 @@ def fields_of(owner: type) -> dict[str, FieldInfo]:
     Raise TypeError for a field whose annotation is not int, float, bool or str, or that was not declared with hp(),
     static() or size().
     """
+    return dict(_declared(owner))
+
+
+@functools.cache
+def _declared(owner: type) -> dict[str, FieldInfo]:
     out: dict[str, FieldInfo] = {}
     for item in dataclasses.fields(owner):
         declared = item.metadata.get(FIELD)

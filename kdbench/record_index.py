@@ -85,10 +85,10 @@ class RecordIndex:
             if found["format"] == FORMAT:
                 self._entries, self._environments = found["entries"], found["environments"]
 
-    def at_a_glance(self, path: Path) -> TrialRecord | None:
+    def at_a_glance(self, path: Path, stamp: Stamp) -> TrialRecord | None:
         """The record of a file whose size, time of change and inode are those of the file that was read; or None."""
         entry = self._entries.get(path.stem)
-        return self._record(path, entry) if entry is not None and entry[0] == stamp_of(path) else None
+        return self._record(path, entry) if entry is not None and entry[0] == stamp else None
 
     def by_content(self, path: Path, content: bytes) -> TrialRecord | None:
         """The record of a file whose content is byte for byte what was read before; or None."""
@@ -136,7 +136,7 @@ class RecordIndex:
         self._changed = False
 
 
-def stamp_of(path: Path) -> Stamp:
+def stamp_of(path: Path | os.DirEntry[str]) -> Stamp:
     """What changes when a file is written."""
     facts = path.stat()
     return [facts.st_size, facts.st_mtime_ns, facts.st_ino]

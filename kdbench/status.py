@@ -42,9 +42,12 @@ def read_only(folder: Path, glance: bool = False) -> dict[str, TrialRecord]:
     glance: of a large study, do not open files that were read before and whose size and time of change are the same.
     """
     store = Store(folder)
-    paths = sorted(store.records_folder.glob("*.json"))
-    index = RecordIndex(store.records_folder, len(paths))
-    found = {path.stem: (glance and index.at_a_glance(path)) or store.read(path.stem, index) for path in paths}
+    stamps = store.stamps()
+    index = RecordIndex(store.records_folder, len(stamps))
+    found = {
+        key: (glance and index.at_a_glance(store.records_folder / f"{key}.json", stamp)) or store.read(key, index)
+        for key, stamp in stamps.items()
+    }
     index.save()
     return found
 

@@ -26,7 +26,7 @@ from kdbench import strict_json
 from kdbench.errors import KdbenchError, RecordError
 from kdbench.lock import held, holder
 from kdbench.record import ProtocolError, TrialRecord, with_checksum
-from kdbench.record_index import RecordIndex
+from kdbench.record_index import RecordIndex, Stamp, stamp_of
 from kdbench.redact import printable, redact, redact_addresses, redacted
 
 PATIENCE_S = 300.0
@@ -184,6 +184,13 @@ class Store:
         if index is not None:
             index.note(path, content, record)
         return record
+
+    def stamps(self) -> dict[str, Stamp]:
+        """By key, in order, what changes when the file of a record is written."""
+        with suppress(FileNotFoundError), os.scandir(self.records_folder) as entries:
+            files = sorted((e for e in entries if e.name.endswith(".json")), key=lambda entry: entry.name)
+            return {entry.name.removesuffix(".json"): stamp_of(entry) for entry in files}
+        return {}
 
     def read_all(self, remedy: str = "the training is done again") -> tuple[dict[str, TrialRecord], list[str]]:
         """All records by key, and one message for each file that was unreadable and has been set aside.

@@ -12,22 +12,21 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from kdbench.fields import holds
 from kdbench.record import Job, TrialRecord, TrialSpec, canonical_json, metric
 from kdbench.search.budget import Budget
 from kdbench.search.evaluations import Evaluations, seed_by_seed
-from kdbench.search.past import Past, holds
+from kdbench.search.past import Past
 from kdbench.search.select import select
 from kdbench.seeds import seed_for
 from kdbench.study.networks import fixed_networks, networks
 from kdbench.study.plan import (
     Stream,
+    Trials,
     final_spec,
     job_with,
     latency_spec,
-    pair_label,
-    search_spec,
     streams,
-    values_of,
 )
 from kdbench.study.rows import TEACHER
 from kdbench.study.schema import Study
@@ -73,6 +72,7 @@ class Agenda:
         self._complete = 0  # so many rounds of the search, from the first, have all their records
         self._closed_at: int | None = None  # the first round of the search that no longer fits into the budget
         self._chosen: list[TrialSpec] | None = None  # the finals, once the search is over
+        self._searches: dict[tuple[str, str, int], Trials] = {}
         self._specs: dict[tuple[str, str, int, int], TrialSpec] = {}
         self._networks: dict[str, dict[str, TrialSpec]] = {}
         self._names = {spec.key: name for name, spec in self.fixed.items()}
@@ -252,7 +252,7 @@ class Agenda:
         filed = self._by_slot(record.spec for record in self.records.values())
         taken_away = self._by_slot(again)
         for stream in self.streams if filed or taken_away else []:
-            pair = pair_label(self.study, stream.cell)
+            pair = self._trials(stream).pair
             for trial in range(self.study.search.trials):
                 slot = (pair, stream.row, stream.repeat, trial)
                 fitting = [spec for spec in filed.get(slot, []) if self._fits(spec, stream, trial)]
@@ -273,14 +273,20 @@ class Agenda:
 
     def _fits(self, spec: TrialSpec, stream: Stream, trial: int) -> bool:
         """Whether the study could have asked for this trial."""
-        values = self._values(spec, stream)
-        if values is None or (trial == 0 and values != self.study.defaults(stream.row, stream.cell)):
+        trials = self._trials(stream)
+        values = trials.values(spec)
+        if not all(holds(space, values[name]) for name, space in trials.space.items()):
             return False
-        return search_spec(self.study, stream, trial, values) == spec
+        return (trial > 0 or values == trials.defaults) and trials.spec(trial, values) == spec
+
+    def _trials(self, stream: Stream) -> Trials:
+        if stream.name not in self._searches:
+            self._searches[stream.name] = Trials(self.study, stream)
+        return self._searches[stream.name]
 
     def _proposed(self, stream: Stream, trial: int) -> TrialSpec | None:
         """Ask Optuna, with the trials of earlier batches as what is known."""
-        search, space = self.study.search, self.study.space(stream.row, stream.cell)
+        search, trials = self.study.search, self._trials(stream)
         first_of_batch = 0 if trial == 0 else 1 + (trial - 1) // search.batch * search.batch
         past: list[Past] = []
         for number in range(trial):
@@ -289,25 +295,19 @@ class Agenda:
                 return None
             past.append(self._past(spec, stream, known=number < first_of_batch))
         values = propose(
-            space,
-            self.study.defaults(stream.row, stream.cell),
+            trials.space,
+            trials.defaults,
             past,
             directions=[metric(name).direction for name in search.objectives],
             sampler=search.sampler,
             startup=search.startup if search.startup is not None else max(2, search.trials // 3),
             seed=seed_for(search.seed, "search", stream.row, stream.cell.name, stream.repeat),
         )
-        return search_spec(self.study, stream, trial, values)
+        return trials.spec(trial, values)
 
     def _past(self, spec: TrialSpec, stream: Stream, *, known: bool) -> Past:
         record = self.records[spec.key] if known else None
-        return Past.of(self._values(spec, stream) or {}, record, self.study.search.objectives)
-
-    def _values(self, spec: TrialSpec, stream: Stream) -> dict[str, Any] | None:
-        """The searched values of a spec by name, or None if it lacks one or has one that is not searched."""
-        values, space = values_of(self.study, stream, spec), self.study.space(stream.row, stream.cell)
-        whole = all(value is not None and holds(space[name], value) for name, value in values.items())
-        return values if whole else None
+        return Past.of(self._trials(stream).values(spec), record, self.study.search.objectives)
 
     @staticmethod
     def _slot(spec: TrialSpec) -> tuple[Any, ...]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kdbench.fields import Choice, Space
 from kdbench.record import TrialRecord
 
 State = Literal["complete", "fail", "pruned", "running"]
@@ -31,13 +30,3 @@ class Past:
         if record.status != "finished" or any(value is None for value in values):
             return cls(params, "fail")
         return cls(params, "complete", tuple(float(value) for value in values if value is not None))
-
-
-def holds(space: Space, value: Any) -> bool:
-    """Whether a value is one that the space would yield."""
-    if isinstance(space, Choice):
-        return value in space.values
-    if not isinstance(value, (int, float)) or not space.low <= value <= space.high:
-        return False
-    steps = 0.0 if space.step is None else (value - space.low) / space.step
-    return abs(steps - round(steps)) < 1e-8

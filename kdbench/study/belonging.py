@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from kdbench.record import TrialRecord, TrialSpec, canonical_json
 from kdbench.study.networks import fixed_networks, networks, student_networks
-from kdbench.study.plan import Stream, final_spec, pair_label, search_spec, values_of
-from kdbench.study.schema import Cell, Study
-
-Cells = Mapping[str, Cell]  # by the label of the pair
+from kdbench.study.plan import Stream, Trials, final_spec, pair_label
+from kdbench.study.schema import Study
 
 
 def wanted(study: Study, records: Mapping[str, TrialRecord]) -> set[str]:
@@ -18,9 +16,8 @@ def wanted(study: Study, records: Mapping[str, TrialRecord]) -> set[str]:
 
     However many trials, repeats and seeds it has: what is left out for its number alone is wanted too.
     """
-    cells = {pair_label(study, cell): cell for cell in study.cells()}
     specs = {key: record.spec for key, record in records.items()}
-    students = {key: spec for key, spec in specs.items() if spec.phase == "search" and _proposed(study, cells, spec)}
+    students = {spec.key: spec for spec in _proposed(study, specs.values())}
     for key, spec in specs.items():
         chosen = students.get(str(spec.slot.get("chosen"))) if spec.phase == "final" else None
         if chosen is not None and final_spec(study, chosen, int(spec.slot["final"])) == spec:
@@ -46,16 +43,19 @@ def _search_of(spec: TrialSpec) -> tuple[str, str] | None:
     return (str(spec.slot["pair"]), spec.row) if spec.phase in ("search", "final") else None
 
 
-def _proposed(study: Study, cells: Cells, spec: TrialSpec) -> bool:
-    """Whether a search trial is one that the study could have proposed in its place."""
-    cell = cells.get(str(spec.slot.get("pair")))
-    if cell is None or spec.row not in study.methods:
-        return False
-    stream = Stream(cell, spec.row, int(spec.slot["repeat"]))
-    values = values_of(study, stream, spec)
-    if any(value is None for value in values.values()):
-        return False
-    return search_spec(study, stream, int(spec.slot["trial"]), values) == spec
+def _proposed(study: Study, specs: Iterable[TrialSpec]) -> Iterator[TrialSpec]:
+    """The search trials that the study could have proposed in their place."""
+    cells = {pair_label(study, cell): cell for cell in study.cells()}
+    searches: dict[tuple[str, str, int], Trials] = {}
+    for spec in specs:
+        cell = cells.get(str(spec.slot.get("pair"))) if spec.phase == "search" else None
+        if cell is None or spec.row not in study.methods:
+            continue
+        stream = Stream(cell, spec.row, int(spec.slot["repeat"]))
+        if stream.name not in searches:
+            searches[stream.name] = Trials(study, stream)
+        if searches[stream.name].asks_for(spec):
+            yield spec
 
 
 def _networks(study: Study, students: Iterable[TrialSpec]) -> set[str]:

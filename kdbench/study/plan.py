@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kdbench import data
-from kdbench.combine import deployed, kind_from
+from kdbench.combine import deployed
 from kdbench.data.corruptions import possible
 from kdbench.labels import model_label
 from kdbench.record import Job, TrialSpec
@@ -65,54 +65,85 @@ def teacher_spec(study: Study) -> TrialSpec | None:
     return fixed_networks(study).get(rows.TEACHER)
 
 
-def search_spec(study: Study, stream: Stream, trial: int, values: Mapping[str, Any]) -> TrialSpec:
-    """A search trial. `values` are the searched values by name: `temperature`, `student.depth`, `shared.lr`."""
+class Trials:
+    """The trials of one search: specs from values, and values from specs.
 
-    def under(prefix: str) -> dict[str, Any]:
-        return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+    Values are all that the search searches, by name: `temperature`, `student.depth`, `shared.lr`. What the trials of a
+    search have in common is worked out once, so that thousands of them are cheap.
+    """
 
-    hyper = {name: value for name, value in values.items() if not name.startswith(("student.", "shared."))}
-    fixed = study.fixed(stream.row)
-    return _student(
-        study,
-        stream.cell,
-        stream.row,
-        phase="search",
-        model=stream.cell.config(under("student.")),
-        method=rows.method_config(study.methods[stream.row], stream.row, {**fixed, **hyper}),
-        train=train_config(study.train, {**stream.cell.train, **under("shared.")}),
-        seed=seed_for(study.search.seed, "search", stream.repeat),
-        slot={"pair": pair_label(study, stream.cell), "repeat": stream.repeat, "trial": trial},
-    )
+    def __init__(self, study: Study, stream: Stream) -> None:
+        row = study.methods[stream.row]
+        self.study, self.stream = study, stream
+        self.pair = pair_label(study, stream.cell)
+        self.space = study.space(stream.row, stream.cell)
+        self.defaults = study.defaults(stream.row, stream.cell)
+        self._row = row
+        self._fixed = study.fixed(stream.row)
+        self._declared = rows.declared(row, stream.row)
+        self._needs = rows.networks_of(row, stream.row)
+        self._data = study.data.config()
+        self._train = train_config(study.train, stream.cell.train)
+        self._seed = seed_for(study.search.seed, "search", stream.repeat)
+        self._networks: dict[str, tuple[str | None, ...]] = {}  # keys of those that it needs, by model
 
+    def spec(self, trial: int, values: Mapping[str, Any]) -> TrialSpec:
+        """The spec of a trial."""
+        label = self.stream.row
+        parts: dict[str, dict[str, Any]] = {"student": {}, "shared": {}}
+        hyper = dict(self._fixed)
+        for name, value in values.items():
+            section, _, setting = name.partition(".")
+            if section in parts:
+                parts[section][setting] = value
+            else:
+                hyper[name] = value
+        model = self.stream.cell.config(parts["student"])
+        method = rows.method_config(self._row, label, hyper)
+        teacher, init = self._networks_of(model)
+        slot = {"pair": self.pair, "repeat": self.stream.repeat, "trial": trial}
+        return TrialSpec(
+            phase="search", data=self._data, model=model, method=method, train={**self._train, **parts["shared"]},
+            seed=self._seed, teacher=teacher, init=init,
+            slot=slot if label == method["name"] else {**slot, "row": label},
+        )  # fmt: skip
 
-def values_of(study: Study, stream: Stream, spec: TrialSpec) -> dict[str, Any]:
-    """Inverse of `search_spec`: the values of all that the stream searches, None where the spec has none."""
-    declared = rows.declared(study.methods[stream.row], stream.row)
-    sizes = stream.cell.sizes_in(spec.model)
-    values = {}
-    for name in study.space(stream.row, stream.cell):
-        if name.startswith("student."):
-            values[name] = sizes[name.removeprefix("student.")]
-        elif name.startswith("shared."):
-            values[name] = spec.train.get(name.removeprefix("shared."))
-        else:
-            values[name] = spec.hyper.get(name, declared[name].default if declared[name].added else None)
-    return values
+    def values(self, spec: TrialSpec) -> dict[str, Any]:
+        """Inverse of `spec`: the values of all that is searched, None where the spec has none."""
+        sizes, hyper = self.stream.cell.sizes_in(spec.model), spec.hyper
+        values = {}
+        for name in self.space:
+            if name.startswith("student."):
+                values[name] = sizes[name.removeprefix("student.")]
+            elif name.startswith("shared."):
+                values[name] = spec.train.get(name.removeprefix("shared."))
+            else:
+                declared = self._declared[name]
+                values[name] = hyper.get(name, declared.default if declared.added else None)
+        return values
+
+    def asks_for(self, spec: TrialSpec) -> bool:
+        """Whether a spec is what comes of its own values in its place, within the ranges or not."""
+        values = self.values(spec)
+        return None not in values.values() and self.spec(int(spec.slot["trial"]), values) == spec
+
+    def _networks_of(self, model: Mapping[str, Any]) -> tuple[str | None, ...]:
+        """Keys of the networks that a student of that model learns from and starts from."""
+        name = str(model)
+        if name not in self._networks:
+            made = (needed and network(self.study, needed, model, self.stream.cell) for needed in self._needs)
+            self._networks[name] = tuple(spec.key if spec else None for spec in made)
+        return self._networks[name]
 
 
 def final_spec(study: Study, chosen: TrialSpec, number: int) -> TrialSpec:
-    """The retraining of a chosen search trial on fresh seed `number`."""
-    return _student(
-        study,
-        cell_of(study, chosen),
-        chosen.row,
+    """The retraining of a chosen search trial of the study on fresh seed `number`."""
+    slot = {"pair": chosen.slot["pair"], "final": number, "chosen": chosen.key}
+    return replace(
+        chosen,
         phase="final",
-        model=chosen.model,
-        method=chosen.method,
-        train=chosen.train,
         seed=seed_for(study.search.seed, "final", number),
-        slot={"pair": chosen.slot["pair"], "final": number, "chosen": chosen.key},
+        slot={**slot, "row": chosen.slot["row"]} if "row" in chosen.slot else slot,
     )
 
 
@@ -157,23 +188,6 @@ def latency_spec(study: Study, spec: TrialSpec) -> TrialSpec:
         return plain
     pair = {name: spec.slot[name] for name in ("pair",) if name in spec.slot}
     return replace(plain, method=spec.method, teacher=spec.teacher, init=spec.init, slot=pair)
-
-
-def _student(
-    study: Study, cell: Cell | None, row: str, *, model: Mapping[str, Any], method: Mapping[str, Any],
-    slot: Mapping[str, Any], **rest: Any,
-) -> TrialSpec:  # fmt: skip
-    section = study.methods[row]
-    learns, starts = rows.needed_names(kind_from(method), section.teacher, section.start)
-    return TrialSpec(
-        data=study.data.config(),
-        model=model,
-        method=method,
-        teacher=None if learns is None else network(study, learns, model, cell).key,
-        init=None if starts is None else network(study, starts, model, cell).key,
-        slot=slot if row == method["name"] else {**slot, "row": row},
-        **rest,
-    )
 
 
 def job_of(study: Study, spec: TrialSpec) -> Job:

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from kdbench.fields import Choice, Range, Space
+from kdbench.fields import Choice, Range, Space, holds
 from kdbench.record import Job, TrialRecord, TrialSpec
 from kdbench.search import agenda as module
-from kdbench.search.agenda import Agenda, holds
+from kdbench.search.agenda import Agenda
 from kdbench.search.budget import Budget
 from kdbench.search.drive import Desk
 from kdbench.store import Store
-from kdbench.study.plan import teacher_spec
+from kdbench.study.plan import Trials, teacher_spec
 from kdbench.study.schema import Study
 from kdbench.train.faults import Fault
 
@@ -606,8 +606,8 @@ def test_resuming_asks_for_no_proposal_and_builds_each_spec_once(monkeypatch: py
     world.drive(world.agenda(asked))
     calls: Counter[str] = Counter()
 
-    def counted(name: str) -> Any:
-        inner = getattr(module, name)
+    def counted(owner: Any, name: str) -> Any:
+        inner = getattr(owner, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
             calls[name] += 1
@@ -615,12 +615,12 @@ def test_resuming_asks_for_no_proposal_and_builds_each_spec_once(monkeypatch: py
 
         return call
 
-    for name in ("propose", "search_spec", "select"):
-        monkeypatch.setattr(module, name, counted(name))
+    for owner, name in ((module, "propose"), (Trials, "spec"), (module, "select")):
+        monkeypatch.setattr(owner, name, counted(owner, name))
     agenda = world.agenda(asked)
     for _ in range(5):
         assert agenda.finished and agenda.left() == 0
-    assert calls == {"search_spec": 32, "select": 1}
+    assert calls == {"spec": 32, "select": 1}
 
 
 def test_a_round_that_is_complete_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from kdbench.combine import deployed
 from kdbench.method import methods
 from kdbench.report.load import deployed_key
 from kdbench.study.load import load_study
-from kdbench.study.plan import Stream, job_of, latency_spec, search_spec
+from kdbench.study.plan import Stream, Trials, job_of, latency_spec
 from kdbench.study.schema import Study
 from kdbench.testing.training import TEACHER, Bench, config_of, job_for
 from kdbench.track.payload import model_digest
@@ -37,7 +37,7 @@ def study(folder: Path) -> Study:
 def test_only_a_method_that_changes_the_student_is_measured_apart(tmp_path: Path) -> None:
     asked = study(tmp_path)
     (cell,) = asked.cells()
-    trials = {row: search_spec(asked, Stream(cell, row, 0), 0, asked.defaults(row, cell)) for row in asked.methods}
+    trials = {row: Trials(asked, Stream(cell, row, 0)).spec(0, asked.defaults(row, cell)) for row in asked.methods}
     measured = {row: latency_spec(asked, spec) for row, spec in trials.items()}
     assert measured["kd"] == measured["scratch"]
     assert measured["kd"].method == {"name": "scratch"} and measured["kd"].teacher is None

@@ -14,7 +14,7 @@ from kdbench.seeds import seed_for
 from kdbench.session import read_only, study_of
 from kdbench.study.load import load_study
 from kdbench.study.networks import closure, fixed_networks, networks, of_student, roots, student_networks
-from kdbench.study.plan import job_of, job_with, search_spec, streams
+from kdbench.study.plan import Trials, job_of, job_with, streams
 from kdbench.study.schema import Study
 
 RESULTS = sorted((Path(__file__).parents[2] / "results").glob("*/study.json"))
@@ -123,7 +123,7 @@ def test_networks_are_fixed_unless_they_hang_on_the_size_of_the_student(study: S
 def test_a_job_carries_the_networks_that_its_row_names(study: Study, specs: dict[str, TrialSpec]) -> None:
     jobs = {}
     for stream in streams(study):
-        spec = search_spec(study, stream, 0, study.defaults(stream.row, stream.cell))
+        spec = Trials(study, stream).spec(0, study.defaults(stream.row, stream.cell))
         jobs[stream.row] = job_of(study, spec)
     assert jobs["scratch"].needs == ()
     assert jobs["kd"].teacher == specs["teacher"] and jobs["kd"].init is None

@@ -15,7 +15,7 @@ from kdbench.search.agenda import Agenda
 from kdbench.study.json_schema import json_schema
 from kdbench.study.load import load_study
 from kdbench.study.networks import fixed_networks, networks, shown_name, student_networks
-from kdbench.study.plan import Stream, cell_of, final_spec, job_of, pair_label, search_spec, streams
+from kdbench.study.plan import Stream, Trials, cell_of, final_spec, job_of, pair_label, streams
 from kdbench.study.schema import Study
 from kdbench.study.yaml_source import read_yaml
 
@@ -61,7 +61,7 @@ def study(path: Path) -> Study:
 
 def first(study: Study, cell: str, row: str) -> tuple[Stream, TrialSpec]:
     stream = next(s for s in streams(study) if (s.cell.name, s.row) == (cell, row))
-    return stream, search_spec(study, stream, 0, study.defaults(row, stream.cell))
+    return stream, Trials(study, stream).spec(0, study.defaults(row, stream.cell))
 
 
 def test_every_pair_is_a_cell_with_its_name_and_each_has_one_for_each_value(study: Study) -> None:

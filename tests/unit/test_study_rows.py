@@ -14,7 +14,7 @@ from kdbench.record import TrialSpec
 from kdbench.study import schemes
 from kdbench.study.counting import parameter_count
 from kdbench.study.load import load_study
-from kdbench.study.plan import Stream, final_spec, search_spec, streams, values_of
+from kdbench.study.plan import Stream, Trials, final_spec, streams
 from kdbench.study.rows import RESERVED
 from kdbench.study.schema import Study
 
@@ -50,7 +50,7 @@ def study(path: Path) -> Study:
 def first_spec(study: Study, row: str) -> TrialSpec:
     """Trial 0 of a row."""
     stream = next(stream for stream in streams(study) if stream.row == row)
-    return search_spec(study, stream, 0, study.defaults(row, stream.cell))
+    return Trials(study, stream).spec(0, study.defaults(row, stream.cell))
 
 
 def test_a_row_with_a_label_of_its_own_is_that_label_and_a_plain_row_is_its_method(study: Study) -> None:
@@ -102,7 +102,8 @@ def test_the_order_of_the_parts_is_part_of_the_key(path: Path) -> None:
 def test_the_values_of_a_trial_are_read_back_from_its_spec(study: Study, row: str) -> None:
     (cell,) = study.cells()
     stream, values = Stream(cell, row, 0), study.defaults(row, cell) | {"student.width": 0.25}
-    assert values_of(study, stream, search_spec(study, stream, 1, values)) == values
+    trials = Trials(study, stream)
+    assert trials.values(trials.spec(1, values)) == values
 
 
 def test_a_field_that_was_added_later_is_in_a_spec_only_off_its_default(path: Path) -> None:
@@ -112,9 +113,9 @@ def test_a_field_that_was_added_later_is_in_a_spec_only_off_its_default(path: Pa
     stream = Stream(cell, "kd", 0)
     for value in (False, True):
         values = study.defaults("kd", cell) | {"standardise": value}
-        spec = search_spec(study, stream, 1, values)
+        spec = Trials(study, stream).spec(1, values)
         assert spec.method.get("standardise", "left out") == (True if value else "left out")
-        assert values_of(study, stream, spec) == values
+        assert Trials(study, stream).values(spec) == values
     assert first_spec(study, "listed").method["parts"]["kd"]["standardise"] is True
 
 
@@ -149,7 +150,7 @@ def test_a_budget_of_parameters_makes_the_sizes_one_choice_of_those_that_fit(pat
     assert study.space("kd", cell)["student.size"] == cell.space["size"]
     spec = first_spec(study, "kd")
     assert spec.model == fitting[0]
-    assert values_of(study, streams(study)[0], spec)["student.size"] == "depth=5 width=0.25"
+    assert Trials(study, streams(study)[0]).values(spec)["student.size"] == "depth=5 width=0.25"
 
 
 def test_the_family_s_default_is_tried_first_where_it_fits(path: Path) -> None:
