@@ -30,18 +30,19 @@ Stamp = list[int]  # size, time of change in ns, inode
 class Curves(Mapping[str, list[float]]):
     """The curves of a record, read from its file when they are looked at. Raise RecordError if it changed since."""
 
-    def __init__(self, path: Path, sha256: str) -> None:
-        self.path, self.sha256 = path, sha256
+    def __init__(self, folder: Path, key: str, sha256: str) -> None:
+        self.folder, self.key, self.sha256 = folder, key, sha256
         self._read: dict[str, list[float]] | None = None
 
     def _curves(self) -> dict[str, list[float]]:
         if self._read is None:
+            path = self.folder / f"{self.key}.json"
             try:
-                content = self.path.read_bytes()
+                content = path.read_bytes()
             except OSError as error:
-                raise RecordError(f"{self.path}: {error.strerror or error}. Try again.") from error
+                raise RecordError(f"{path}: {error.strerror or error}. Try again.") from error
             if hashlib.sha256(content).hexdigest() != self.sha256:
-                raise RecordError(f"{self.path}: changed while it was read. Try again.")
+                raise RecordError(f"{path}: changed while it was read. Try again.")
             self._read = json.loads(content)["curves"]
         return self._read
 
@@ -68,6 +69,7 @@ class RecordIndex:
     """The index of one folder of records: `known` for each file, `note` what was read of others, `save` at the end."""
 
     def __init__(self, records_folder: Path, count: int) -> None:
+        self.folder = records_folder
         self.path = index_path(records_folder) if count >= WORTHWHILE else None
         self._entries: dict[str, list[Any]] = {}
         self._environments: dict[str, Mapping[str, Any]] = {}
@@ -85,10 +87,10 @@ class RecordIndex:
             if found["format"] == FORMAT:
                 self._entries, self._environments = found["entries"], found["environments"]
 
-    def at_a_glance(self, path: Path, stamp: Stamp) -> TrialRecord | None:
+    def at_a_glance(self, key: str, stamp: Stamp) -> TrialRecord | None:
         """The record of a file whose size, time of change and inode are those of the file that was read; or None."""
-        entry = self._entries.get(path.stem)
-        return self._record(path, entry) if entry is not None and entry[0] == stamp else None
+        entry = self._entries.get(key)
+        return self._record(key, entry) if entry is not None and entry[0] == stamp else None
 
     def by_content(self, path: Path, content: bytes) -> TrialRecord | None:
         """The record of a file whose content is byte for byte what was read before; or None."""
@@ -97,7 +99,7 @@ class RecordIndex:
             return None
         if entry[0] != (stamp := stamp_of(path)):
             entry[0], self._changed = stamp, True
-        return self._record(path, entry)
+        return self._record(path.stem, entry)
 
     def note(self, path: Path, content: bytes, record: TrialRecord) -> None:
         """Keep what was read of a file and found sound."""
@@ -112,13 +114,18 @@ class RecordIndex:
         self._entries[path.stem] = [stamp_of(path), hashlib.sha256(content).hexdigest(), name, body]
         self._changed = True
 
-    def _record(self, path: Path, entry: list[Any]) -> TrialRecord:
+    def _record(self, key: str, entry: list[Any]) -> TrialRecord:
         _, sha256, name, body = entry
-        self._seen.add(path.stem)
+        self._seen.add(key)
         spec = TrialSpec(**{**body["spec"], "members": tuple(body["spec"].get("members", ()))})
-        spec.__dict__["key"] = path.stem  # what the hash came to when the record was checked
+        spec.__dict__["key"] = key  # what the hash came to when the record was checked
         return TrialRecord(
-            **{**body, "spec": spec, "curves": Curves(path, sha256), "environment": self._environments[name]}
+            **{
+                **body,
+                "spec": spec,
+                "curves": Curves(self.folder, key, sha256),
+                "environment": self._environments[name],
+            }
         )
 
     def save(self) -> None:

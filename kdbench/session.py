@@ -341,13 +341,13 @@ def published(folder: Path, study: Study) -> list[str]:
 
 def print_report(folder: Path, console: Console, as_json: bool) -> None:
     """Write the report and say where it lies."""
-    from kdbench.report import summary, write_report
+    from kdbench.report import write_and_sum_up
 
     if not any((folder / "records").glob("*.json")):
         return
-    paths = write_report(folder)
+    paths, text = write_and_sum_up(folder)
     if not as_json:
-        console.print(printable(summary(folder)), markup=False)
+        console.print(printable(text), markup=False)
         console.print(f"Leaderboard: {folder / 'leaderboard.html'} ({len(paths)} files in {folder})", markup=False)
 
 

@@ -44,10 +44,7 @@ def read_only(folder: Path, glance: bool = False) -> dict[str, TrialRecord]:
     store = Store(folder)
     stamps = store.stamps()
     index = RecordIndex(store.records_folder, len(stamps))
-    found = {
-        key: (glance and index.at_a_glance(store.records_folder / f"{key}.json", stamp)) or store.read(key, index)
-        for key, stamp in stamps.items()
-    }
+    found = {key: (glance and index.at_a_glance(key, stamp)) or store.read(key, index) for key, stamp in stamps.items()}
     index.save()
     return found
 

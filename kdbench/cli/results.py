@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kdbench.cli.options import STUDY, AsJson, Plugins, Results, app, console, folder_of, seconds
+from kdbench.cli.options import STUDY, AsJson, Plugins, Results, app, console, folder_of, reading, seconds
 from kdbench.errors import KdbenchError
 
 PANEL = "Results"
@@ -22,6 +22,7 @@ def report(
     """Write the tables and figures of a study again, from its records alone."""
     from kdbench.session import report_study
 
+    reading()
     report_study(folder_of(study, results), console())
 
 

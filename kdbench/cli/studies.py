@@ -9,7 +9,20 @@ from typing import Annotated
 
 import typer
 
-from kdbench.cli.options import STUDY, AsJson, Plugins, Results, Set, StudyFile, app, console, folder_of, load, seconds
+from kdbench.cli.options import (
+    STUDY,
+    AsJson,
+    Plugins,
+    Results,
+    Set,
+    StudyFile,
+    app,
+    console,
+    folder_of,
+    load,
+    reading,
+    seconds,
+)
 
 PANEL = "Studies"
 TRAINING = "Key of a training, or its first digits; or a row: its id, STUDY/METHOD or STUDY/METHOD/STUDENT."
@@ -122,6 +135,7 @@ def status(
     from kdbench.redact import shown
     from kdbench.status import failures_of, failures_text, status_text, study_status
 
+    reading()
     folder = folder_of(study, results)
     if failed:
         found = failures_of(folder)

@@ -14,8 +14,8 @@ from kdbench.report.exhibit import Exhibit
 from kdbench.report.exhibits import exhibits
 from kdbench.report.figures import pdf, png, style, svg
 from kdbench.report.frames import csv, fairness_frame, leaderboard_frame, pareto_frame, parquet
-from kdbench.report.leaderboard import Leaderboard, leaderboard
-from kdbench.report.load import Results, load
+from kdbench.report.leaderboard import Leaderboard
+from kdbench.report.load import Results
 from kdbench.report.page import page
 from kdbench.report.pareto_figure import Words, pareto_figure
 from kdbench.report.render import render_markdown
@@ -31,9 +31,9 @@ STEM = re.compile(r"[a-z][a-z0-9-]*")
 OF_A_REPORT = re.compile(STEM.pattern + r"\.(csv|parquet|md|tex|html|pdf|svg|png)")
 
 
-def write(folder: Path) -> list[Path]:
+def write(folder: Path, results: Results, board: Leaderboard) -> list[Path]:
     """Write every file of the report atomically; remove those of an earlier report that no longer apply."""
-    files = contents(load(folder))
+    files = contents(results, board)
     files[manifest.NAME] = manifest.manifest(folder, files)
     for name in _earlier(folder) - set(files):  # a figure of records that are gone must not stay beside a table
         (folder / name).unlink(missing_ok=True)
@@ -51,9 +51,8 @@ def _earlier(folder: Path) -> set[str]:
     return {name for name in listed | set(NAMES) if OF_A_REPORT.fullmatch(name)}
 
 
-def contents(results: Results) -> dict[str, bytes]:
+def contents(results: Results, board: Leaderboard) -> dict[str, bytes]:
     """File name -> bytes, a function of the study and its records alone."""
-    board = leaderboard(results)
     shown = exhibits(results, board)
     _check(shown)
     files: dict[str, str | bytes] = {

@@ -27,7 +27,7 @@ from kdbench.report.tables import NONE, Cell, Column, Table
 
 TITLE = "Sensitivity to hyper-parameters (validation)"
 MINIMUM = 10  # finished trials for each (pair, method): fewer do not fill a forest of trees
-MOST = 150  # trials that the importance is computed of: its time grows with their square, a minute at a thousand
+MOST = 100  # trials that the importance is computed of: its time grows with their square, a minute at a thousand
 SEED = 0
 
 
@@ -104,7 +104,11 @@ def _order(record: TrialRecord) -> tuple[Any, ...]:
 
 
 def _slices(results: Results, pair: str, method: str, trials: list[TrialRecord], objective: str) -> list[Slice]:
-    finished = [r for r in trials if r.status == "finished" and _finite(r.result.get(objective))]
+    finished: list[TrialRecord] = []
+    lost: list[TrialRecord] = []
+    for record in trials:
+        scored = record.status == "finished" and _finite(record.result.get(objective))
+        (finished if scored else lost).append(record)
     settings = {record.key: _settings(results, record) for record in trials}
     names = _varied([settings[record.key] for record in finished])
     if not names:
@@ -112,7 +116,6 @@ def _slices(results: Results, pair: str, method: str, trials: list[TrialRecord],
     spaces = {name: _space(results, method, name, [settings[r.key].get(name) for r in trials]) for name in names}
     scores = [float(record.result[objective]) for record in finished]
     shares, reason = _importances(spaces, [settings[record.key] for record in finished], scores)
-    lost = [record for record in trials if record not in finished]
     return [
         Slice(
             pair, method, name, spaces[name], tuple(settings[r.key][name] for r in finished), tuple(scores),

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from kdbench.labels import data_label
 from kdbench.report import captions
-from kdbench.report.leaderboard import leaderboard
-from kdbench.report.load import load, table_name
+from kdbench.report.leaderboard import Leaderboard
+from kdbench.report.load import Results, table_name
 from kdbench.report.search import search_summary
 from kdbench.report.tables import Table, main_table, search_table
 
 LEFT_OUT = ("Δ kd", "NLL ↓", "ECE % ↓")
 
 
-def summary(folder: Path) -> str:
-    """Plain text table of the study in `folder`, with a line that says what is partial or not ranked."""
-    results = load(folder)
-    board = leaderboard(results)
-    lines = [f"{results.study.get('study', folder.name)}: {data_label(results.section('data'))}, test split"]
+def text(results: Results, board: Leaderboard) -> str:
+    """Plain text table of a study, with a line that says what is partial or not ranked."""
+    name = results.study.get("study", "study")
+    lines = [f"{name}: {data_label(results.section('data'))}, test split"]
     if not board.has_final:
-        lines = [
-            f"{results.study.get('study', folder.name)}: nothing is retrained yet; best search trials on validation"
-        ]
+        lines = [f"{name}: nothing is retrained yet; best search trials on validation"]
     for name in results.tables:
         search = search_table([row for row in search_summary(results) if table_name(row.pair) == name])
         lines += ["", name, *text_table(main_table(board.of(name)) if board.has_final else search)]

@@ -18,7 +18,7 @@ from kdbench.cli import app
 from kdbench.errors import KdbenchError
 from kdbench.record import TrialRecord
 from kdbench.report import files, frames
-from kdbench.report.leaderboard import leaderboard
+from kdbench.report.leaderboard import Leaderboard, leaderboard
 from kdbench.report.load import Results, load
 from kdbench.report.manifest import Manifest, manifest, read_manifest
 from kdbench.store import Store, write_json
@@ -27,9 +27,9 @@ from kdbench.verify import Verification, disagreements, folders_of, verify
 TEACHER_HASH = "sha256:77aa0c"
 
 
-def tables(results: Results) -> dict[str, bytes]:
+def tables(results: Results, board: Leaderboard) -> dict[str, bytes]:
     """A report of one file, for a whole one takes seconds."""
-    return {"leaderboard.csv": frames.csv(frames.leaderboard_frame(leaderboard(results).rows)).encode()}
+    return {"leaderboard.csv": frames.csv(frames.leaderboard_frame(board.rows)).encode()}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_report(folder: Path) -> None:
-    made = tables(load(folder))
+    results = load(folder)
+    made = tables(results, leaderboard(results))
     (folder / "manifest.json").write_bytes(manifest(folder, made))
     for name, data in made.items():
         (folder / name).write_bytes(data)
