@@ -80,7 +80,8 @@ class Order:
 
     source: the study file's text, kept beside the records. budget_s: end by then. until: the last stage (see
     agenda.STAGES). stamp: a file that says what the last stage made, written once the stage is complete. tree: where
-    the study's fields stand. rerun: words or keys that name trainings to be run again (see rerun.select).
+    the study's fields stand. rerun: words or keys that name trainings to be run again (see rerun.select). report:
+    whether tables and figures are written at the end.
     """
 
     study: Study
@@ -90,6 +91,7 @@ class Order:
     stamp: Path | None = None
     tree: Tree | None = None
     rerun: Sequence[str] = ()
+    report: bool = True
 
     def __post_init__(self) -> None:
         if self.until not in STAGES:
@@ -110,6 +112,7 @@ def run_study(
     *,
     tree: Tree | None = None,
     rerun: Sequence[str] = (),
+    report: bool = True,
 ) -> int:
     """Run a study until its end, its budget or Ctrl-C, then write its report; return the exit status.
 
@@ -119,7 +122,7 @@ def run_study(
     from kdbench.train.engine import override  # which imports torch, as all that trains does
 
     override()  # what KDBENCH_ENGINE cannot say is an error here, and not one of every training
-    order = Order(study, source, budget_s, until, stamp, tree, rerun)
+    order = Order(study, source, budget_s, until, stamp, tree, rerun, report)
     store, stop = Store(folder), Stop()
     try:
         with stop.listening(), store.lock():
@@ -157,7 +160,8 @@ def resume(order: Order, store: Store, console: Console, as_json: bool) -> int:
         share_teachers(store, agenda)
         say(console, filed_again(store, agenda), as_json)
     write_current(store, agenda)
-    print_report(store.folder, console, as_json)
+    if order.report:
+        print_report(store.folder, console, as_json)
     if ran and agenda.finished and mirrored(study):
         say(console, published(store.folder, study), as_json)
     return concluded(order, store, agenda, console, as_json)

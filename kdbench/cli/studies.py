@@ -55,6 +55,9 @@ def run(
             help="Use a Ray cluster on other machines though whoever reaches its port can run code on them.",
         ),
     ] = False,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write tables and figures at the end, or leave it to `report`.")
+    ] = True,
     as_json: AsJson = False,
     plugins: Plugins = None,
 ) -> None:
@@ -69,7 +72,7 @@ def run(
     source = study_file.read_text("utf-8-sig")
     done = run_study(
         study, source, results / study.study, limit, until, console(), as_json, stamp,
-        tree=written(source, str(study_file), overrides or ()), rerun=rerun or (),
+        tree=written(source, str(study_file), overrides or ()), rerun=rerun or (), report=report,
     )  # fmt: skip
     raise typer.Exit(done)
 

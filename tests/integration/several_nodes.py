@@ -79,7 +79,7 @@ class Bench:
         """Start the run in a process of its own."""
         study = self.folder / "spread.yaml"
         study.write_text(STUDY.replace("EXECUTOR", executor))
-        command = [*prefix, sys.executable, "-m", "kdbench.cli", "run", str(study), "--until", "final"]
+        command = [*prefix, sys.executable, "-m", "kdbench.cli", "run", str(study), "--until", "final", "--no-report"]
         command += ["--results", str(self.folder / "results"), "--plugin", str(self.plugin), *arguments]
         return subprocess.Popen(
             command,

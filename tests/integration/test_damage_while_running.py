@@ -38,7 +38,7 @@ def test_a_record_that_is_damaged_while_the_study_runs_is_filed_again_from_memor
 
     with monkeypatch.context() as patch:
         patch.setattr(session, "share_teachers", damage)
-        result = kdbench_cli("run", write_study(tmp_path), "--results", tmp_path, *SHORT)
+        result = kdbench_cli("run", write_study(tmp_path), "--results", tmp_path, "--no-report", *SHORT)
     assert result.exit_code == 0, result.output
     ((name, content),) = before.items()
     said = " ".join(result.output.split())
@@ -46,7 +46,7 @@ def test_a_record_that_is_damaged_while_the_study_runs_is_filed_again_from_memor
     assert (tmp_path / "small/records" / name).read_bytes() == content
     assert (tmp_path / "small/records/quarantine" / name).read_bytes() == content[:100]
     after = facts(tmp_path / "small")
-    again = kdbench_cli("run", tmp_path / "small.yaml", "--results", tmp_path, *SHORT, "--json")
+    again = kdbench_cli("run", tmp_path / "small.yaml", "--results", tmp_path, "--no-report", *SHORT, "--json")
     assert again.exit_code == 0 and '"started"' not in again.output
     assert facts(tmp_path / "small") == after
 
@@ -106,7 +106,7 @@ def test_weights_that_are_damaged_while_others_need_them_are_made_again_in_the_s
     rows = ["--set", "methods={finetune: {}}", *SHORT[4:]]
     other = tmp_path / "other"
     other.mkdir()
-    assert kdbench_cli("run", write_study(other), "--results", other, *rows).exit_code == 0
+    assert kdbench_cli("run", write_study(other), "--results", other, "--no-report", *rows).exit_code == 0
     undisturbed = facts(other / "small")
     monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "another"))  # the shelf has the weights too
     struck: list[tuple[Path, bytes]] = []
@@ -120,7 +120,7 @@ def test_weights_that_are_damaged_while_others_need_them_are_made_again_in_the_s
             path.write_bytes(struck[0][1][:-1])
 
     monkeypatch.setattr(Desk, "ended", damage)
-    result = kdbench_cli("run", write_study(tmp_path), "--results", tmp_path, *rows)
+    result = kdbench_cli("run", write_study(tmp_path), "--results", tmp_path, "--no-report", *rows)
     assert result.exit_code == 0, result.output
     ((path, whole),) = struck
     assert facts(tmp_path / "small") == undisturbed

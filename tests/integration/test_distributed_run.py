@@ -264,7 +264,7 @@ def test_a_study_trains_its_teacher_over_two_processes(tmp_path: Path, executor:
     study = write_study(tmp_path, executor=executor)
     spread = ["--set", "resources.cpus_per_trial=2", "--set", "resources.processes_per_trial=2"]
     spread += ["--set", "resources.cpus_per_teacher=2", "--set", "methods={kd: }", "--set", "source=null"]
-    result = kdbench_cli("run", study, "--results", tmp_path, "--until", "teachers", *spread)
+    result = kdbench_cli("run", study, "--results", tmp_path, "--until", "teachers", "--no-report", *spread)
     assert result.exit_code == 0, result.output
     (path,) = (tmp_path / "small/records").glob("*.json")
     record = json.loads(path.read_text())
@@ -273,5 +273,8 @@ def test_a_study_trains_its_teacher_over_two_processes(tmp_path: Path, executor:
     if executor == "ray":
         return
     plain = ["--set", "methods={kd: }", "--set", "source=null"]
-    assert kdbench_cli("run", study, "--results", tmp_path / "one", "--until", "teachers", *plain).exit_code == 0
+    assert (
+        kdbench_cli("run", study, "--results", tmp_path / "one", "--until", "teachers", "--no-report", *plain).exit_code
+        == 0
+    )
     assert list(facts(tmp_path / "one/small")) == [path.stem]  # the same training, whatever it ran on

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,20 +28,14 @@ track: {mlflow: "off"}
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def without_report() -> Iterator[None]:
-    """Only records are looked at here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdbench.session.print_report", lambda *_, **__: None)
-        yield
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the study has been run to its last seed."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "small.yaml").write_text(STUDY)
-    result = kdbench_cli("run", folder / "small.yaml", "--results", folder / "results", "--until", "final")
+    result = kdbench_cli(
+        "run", folder / "small.yaml", "--results", folder / "results", "--until", "final", "--no-report"
+    )
     assert result.exit_code == 0, result.output
     return folder
 
@@ -56,7 +49,9 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 
 def run(copy: Path, *arguments: object, until: str = "final") -> str:
     """Run it again, and return what was said."""
-    result = kdbench_cli("run", copy / "small.yaml", "--results", copy / "results", "--until", until, *arguments)
+    result = kdbench_cli(
+        "run", copy / "small.yaml", "--results", copy / "results", "--until", until, "--no-report", *arguments
+    )
     assert result.exit_code == 0, result.output
     return result.output
 

@@ -23,7 +23,7 @@ LONG_ENOUGH = ["--set", "train.epochs=10"]  # for a training to be under way whi
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    run = start("run", str(write_study(folder)), "--results", str(folder), *LONG_ENOUGH, cwd=folder)
+    run = start("run", str(write_study(folder)), "--results", str(folder), "--no-report", *LONG_ENOUGH, cwd=folder)
     output, _ = run.communicate(timeout=240)
     assert run.returncode == 0, output
     return folder / "small"
@@ -60,7 +60,7 @@ DRIVER = "kdbench.search.place.driver"
 @pytest.mark.timeout(600)
 def test_a_study_outlives_raylet_gcs_and_the_process_that_talks_to_them(tmp_path: Path, undisturbed: Path) -> None:
     study = write_study(tmp_path, executor="ray")
-    run = start("run", str(study), "--results", str(tmp_path), *LONG_ENOUGH, cwd=tmp_path)
+    run = start("run", str(study), "--results", str(tmp_path), "--no-report", *LONG_ENOUGH, cwd=tmp_path)
     killed: list[psutil.Process] = []
     try:
         for count, name in ((1, "raylet"), (3, "gcs_server"), (5, DRIVER)):
@@ -126,7 +126,7 @@ def run_with_a_hanging_method(
     study, statuses = write_study(folder, executor=executor), []
     for _ in range(times):
         run = start(
-            "run", str(study), "--results", str(folder), "--plugin", str(plugin), *LIMITED, cwd=folder,
+            "run", str(study), "--results", str(folder), "--no-report", "--plugin", str(plugin), *LIMITED, cwd=folder,
             KDBENCH_GRACE_S="5",
         )  # fmt: skip
         output, _ = run.communicate(timeout=280)

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 def run(study: Path, results: Path) -> str:
     """Run the study to its end; returns what it printed."""
-    process = start("run", str(study), "--results", str(results), cwd=results)
+    process = start("run", str(study), "--results", str(results), "--no-report", cwd=results)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
     return output
@@ -42,7 +42,7 @@ def test_a_run_that_is_stopped_goes_on_and_ends_as_if_it_had_not_been(
     how: signal.Signals, tmp_path: Path, undisturbed: Path
 ) -> None:
     study = write_study(tmp_path, executor="ray")
-    process = start("run", str(study), "--results", str(tmp_path), cwd=tmp_path)
+    process = start("run", str(study), "--results", str(tmp_path), "--no-report", cwd=tmp_path)
     family, names = [], {}
     try:
         wait_for_records(tmp_path / "small", 4)
@@ -68,7 +68,7 @@ def test_a_run_that_is_stopped_goes_on_and_ends_as_if_it_had_not_been(
 
 def test_a_worker_that_is_killed_is_replaced_and_its_training_goes_on(tmp_path: Path, undisturbed: Path) -> None:
     study = write_study(tmp_path, executor="ray")
-    process = start("run", str(study), "--results", str(tmp_path), cwd=tmp_path)
+    process = start("run", str(study), "--results", str(tmp_path), "--no-report", cwd=tmp_path)
     try:
         wait_for_records(tmp_path / "small", 2)
         workers = [

@@ -82,7 +82,12 @@ def test_a_deleted_record_is_the_only_one_that_is_made_again_and_equal(copy: Pat
     before, times = facts(folder), records(copy)
     victim = next(key for key, record in before.items() if record["spec"]["phase"] == "search")
     (folder / "records" / f"{victim}.json").unlink()
-    assert kdbench_cli("run", copy / "small.yaml", "--results", copy / "results").exit_code == 0
+    table = (folder / "leaderboard.md").read_bytes()
+    (folder / "leaderboard.md").unlink()
+    assert kdbench_cli("run", copy / "small.yaml", "--results", copy / "results", "--no-report").exit_code == 0
+    assert not (folder / "leaderboard.md").exists()
+    assert kdbench_cli("report", folder).exit_code == 0
+    assert (folder / "leaderboard.md").read_bytes() == table
     assert facts(folder) == before
     assert {name for name, made in records(copy).items() if times.get(name) != made} == {f"{victim}.json"}
 
@@ -92,7 +97,7 @@ def test_a_damaged_record_is_set_aside_and_made_again(copy: Path) -> None:
     before = facts(folder)
     victim = folder / "records" / f"{next(iter(before))}.json"
     victim.write_text(victim.read_text()[:100])
-    result = kdbench_cli("run", copy / "small.yaml", "--results", copy / "results")
+    result = kdbench_cli("run", copy / "small.yaml", "--results", copy / "results", "--no-report")
     assert result.exit_code == 0
     assert "Set aside as" in result.output
     assert facts(folder) == before
@@ -100,7 +105,9 @@ def test_a_damaged_record_is_set_aside_and_made_again(copy: Path) -> None:
 
 def test_more_seeds_train_only_the_new_ones(copy: Path) -> None:
     before = records(copy)
-    result = kdbench_cli("run", copy / "small.yaml", "--results", copy / "results", "--set", "final.seeds=3")
+    result = kdbench_cli(
+        "run", copy / "small.yaml", "--results", copy / "results", "--no-report", "--set", "final.seeds=3"
+    )
     assert result.exit_code == 0
     added = set(records(copy)) - set(before)
     assert len(added) == 3
@@ -110,7 +117,7 @@ def test_more_seeds_train_only_the_new_ones(copy: Path) -> None:
 def test_a_set_option_reaches_the_training(tmp_path: Path) -> None:
     study = write_study(tmp_path)
     result = kdbench_cli(
-        "run", study, "--results", tmp_path, "--until", "search", "--set", "train.epochs=1", "--set",
+        "run", study, "--results", tmp_path, "--until", "search", "--no-report", "--set", "train.epochs=1", "--set",
         "methods={kd: {temperature: 7}}", "--set", "search.trials=1", "--set", "source=null",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -120,7 +127,9 @@ def test_a_set_option_reaches_the_training(tmp_path: Path) -> None:
 
 
 def test_json_output_is_one_event_a_line(tmp_path: Path) -> None:
-    result = kdbench_cli("run", write_study(tmp_path), "--results", tmp_path, "--until", "teachers", "--json")
+    result = kdbench_cli(
+        "run", write_study(tmp_path), "--results", tmp_path, "--until", "teachers", "--json", "--no-report"
+    )
     events = [json.loads(line) for line in result.stdout.splitlines()]
     assert [event["event"] for event in events] == ["started", "epoch", "epoch", "ended"]
     assert events[-1]["status"] == "finished"
@@ -168,7 +177,7 @@ def test_plan_lists_what_would_run_and_how_long_it_takes(tmp_path: Path) -> None
 
 def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(tmp_path: Path) -> None:
     study, longer = write_study(tmp_path), ["--set", "train.epochs=30"]
-    assert kdbench_cli("run", study, "--results", tmp_path / "undisturbed", *longer).exit_code == 0
+    assert kdbench_cli("run", study, "--results", tmp_path / "undisturbed", "--no-report", *longer).exit_code == 0
     run = start("run", str(study), "--results", str(tmp_path), *longer, cwd=tmp_path)
     wait_for_records(tmp_path / "small", 2)
     run.send_signal(signal.SIGINT)
@@ -176,7 +185,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(tmp_path: Path) -> None:
     assert run.returncode == 130, output
     assert "Run the same command again to go on." in output
     assert "Traceback" not in output
-    assert kdbench_cli("run", study, "--results", tmp_path, *longer).exit_code == 0
+    assert kdbench_cli("run", study, "--results", tmp_path, "--no-report", *longer).exit_code == 0
     assert facts(tmp_path / "small") == facts(tmp_path / "undisturbed/small")
 
 
@@ -200,7 +209,7 @@ def test_lost_trainings_are_done_again(copy: Path) -> None:
     record = json.loads(path.read_text())
     record.pop("checksum", None)  # as older records have none
     path.write_text(json.dumps({**record, "status": "lost", "result": {}, "curves": {}, "error": "MemoryError"}))
-    assert kdbench_cli("run", copy / "small.yaml", "--results", copy / "results").exit_code == 0
+    assert kdbench_cli("run", copy / "small.yaml", "--results", copy / "results", "--no-report").exit_code == 0
     assert facts(folder) == before
 
 

@@ -30,8 +30,9 @@ def study_in(folder: Path, executor: str = "local") -> Path:
 def run(folder: Path, students: str, *more: str) -> Path:
     """Run the study in this process; returns where its results are."""
     done = kdbench_cli(
-        "run", study_in(folder), "--results", folder, "--set", f"resources.students_per_stream={students}", *more
-    )
+        "run", study_in(folder), "--results", folder, "--no-report",
+        "--set", f"resources.students_per_stream={students}", *more,
+    )  # fmt: skip
     assert done.exit_code == 0, done.output
     return folder / "small"
 
@@ -78,7 +79,7 @@ def test_they_are_on_ray_too_where_a_worker_dies(tmp_path: Path, each_alone: Pat
     os.sched_setaffinity(0, {min(mine)})  # one core is one worker, which gets all that may share
     try:
         study = study_in(tmp_path, "ray")
-        process = start("run", str(study), "--results", str(tmp_path), cwd=tmp_path)
+        process = start("run", str(study), "--results", str(tmp_path), "--no-report", cwd=tmp_path)
     finally:
         os.sched_setaffinity(0, mine)
     try:

@@ -17,7 +17,7 @@ def teacher_of(folder: Path) -> dict:
 
 
 def run(study: Path, results: Path, *more: object) -> str:
-    done = kdbench_cli("run", study, "--results", results, *TEACHERS_ONLY, *more)
+    done = kdbench_cli("run", study, "--results", results, "--no-report", *TEACHERS_ONLY, *more)
     assert done.exit_code == 0, done.output
     return done.output
 
