@@ -22,12 +22,13 @@ from kdbench.errors import CheckpointError, KdbenchError
 from kdbench.record import Job, TrialRecord
 from kdbench.search.place import site as site_module
 from kdbench.search.place import storage as storage_module
-from kdbench.search.place.depot import Depot, ticket_for
+from kdbench.search.place.depot import Depot
 from kdbench.search.place.inspection import hash_of_package
 from kdbench.search.place.parcels import pack, pack_test, unpack, with_test
 from kdbench.search.place.scratch import Scratch, remove_unheld
 from kdbench.search.place.site import RemoteSite, Site
 from kdbench.search.place.storage import CheckpointStorage, epochs_of
+from kdbench.search.place.tickets import ticket_for
 from kdbench.store import Store
 from kdbench.testing.training import DATA, SOURCE, TEACHER, Bench, job_for
 from kdbench.train.run import Run, run_job

@@ -5,7 +5,6 @@ It asks for a ticket with every job, which the driver has signed: a worker gets 
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import os
@@ -18,17 +17,13 @@ import ray
 from kdbench.errors import KdbenchError, listed
 from kdbench.record import Job, TrialSpec, canonical_json
 from kdbench.search.place.parcels import pack, pack_test
+from kdbench.search.place.tickets import ticket_for
 from kdbench.store import Store, write_atomic
 from kdbench.train.starts import note_start
 from kdbench.train.workshop import TEST_PHASES, Folder
 
 NOTES = ("starts.txt", "error.txt", "set_aside.txt", "evaluated.json")
 Claim = tuple[str, str]  # a job as JSON text, and its ticket
-
-
-def ticket_for(secret: str, job: str) -> str:
-    """The driver's signature of a job."""
-    return hmac.new(secret.encode(), job.encode(), hashlib.sha256).hexdigest()
 
 
 class Depot:

@@ -11,8 +11,8 @@ from ray.tune.search import Searcher
 
 from kdbench.record import Job, TrialRecord
 from kdbench.search.capacity import threads_for
+from kdbench.search.place.gate import Gate
 from kdbench.search.place.transport import Transport
-from kdbench.search.place.worker import Gate
 from kdbench.search.retry import death
 from kdbench.search.streams import most_at_once
 from kdbench.study.schema import Resources

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -13,11 +13,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from kdbench.record import Job
 from kdbench.search.place import scratch
 from kdbench.search.place.connect import address_of, environment_of_driver, nodes
-from kdbench.search.place.depot import Depot, ticket_for
 from kdbench.search.place.inspection import hash_of_package
-from kdbench.search.place.storage import CheckpointStorage
+from kdbench.search.place.tickets import ticket_for
 from kdbench.store import Store
 from kdbench.study.schema import Resources
+
+if TYPE_CHECKING:
+    from kdbench.search.place.storage import CheckpointStorage
 
 CLEANING_S = 20.0
 
@@ -32,13 +34,17 @@ class Transport:
     def __init__(self, store: Store, resources: Resources) -> None:
         self.store = store
         self.home = ray.get_runtime_context().get_node_id()
-        self.storage = None
+        self.storage: CheckpointStorage | None = None
         self._common: dict[str, Any] = {"folder": str(store.folder)}
         self._secret = secrets.token_hex(16)
         self.scratch: str | None = None
         if address_of(resources) == "local" and len(nodes()) == 1:
             return
+        from kdbench.search.place.depot import Depot  # with torch, as the storage
+
         if resources.storage is not None:
+            from kdbench.search.place.storage import CheckpointStorage
+
             self.storage = CheckpointStorage(resources.storage, store.folder.name)
         self.scratch = f"{store.folder.name}-{secrets.token_hex(6)}"
         environment = environment_of_driver()

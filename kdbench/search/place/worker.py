@@ -1,40 +1,30 @@
-"""What runs on a node of the cluster: an actor that trains one job after another, or several side by side."""
+"""What runs on a node of the cluster: an actor that trains one job after another, or several side by side.
+
+The driver imports this module, too, and never trains: what takes seconds to import is imported where a worker begins.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Hashable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import ray
-import torch
 from ray.tune import Trainable
 
 from kdbench.errors import listed
+from kdbench.lazy import torch
 from kdbench.record import Job, TrialRecord
 from kdbench.search.capacity import cores
-from kdbench.search.place.site import job_of, site_for
 from kdbench.train.faults import Fault, fault_of
-from kdbench.train.run import traceback_of
 from kdbench.train.splitting import Spread
-from kdbench.train.stream import Item, run_jobs
-from kdbench.train.workshop import Workshop
+
+if TYPE_CHECKING:
+    from kdbench.train.stream import Item
 
 REPORT_S = 1.0  # a worker reports at most this often, so that many short epochs cost one message
-
-
-class Gate:
-    """Counts the workers that are up."""
-
-    def __init__(self) -> None:
-        self.up: set[Hashable] = set()
-
-    def arrive(self, worker: Hashable) -> int:
-        """Note that a worker is up; returns how many have been."""
-        self.up.add(worker)
-        return len(self.up)
 
 
 class Worker(Trainable):
@@ -42,6 +32,9 @@ class Worker(Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Make room for data and teachers, and take the first order."""
+        from kdbench.search.place.site import site_for
+        from kdbench.train.workshop import Workshop
+
         self.site = site_for(config)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.shop = Workshop(self.site.store, device, source=self.site.source)
@@ -53,6 +46,8 @@ class Worker(Trainable):
         self.items: Iterator[Item] | None = None
         self.spoilt = False
         if self.wait is None:
+            from kdbench.search.place.site import job_of
+
             torch.set_num_threads(min(new_config["threads"], cores()))  # the driver's node may have more
             self.orders = {(job := job_of(order)).spec.key: (job, order) for order in new_config["jobs"]}
             self.left = set(self.orders)
@@ -79,6 +74,8 @@ class Worker(Trainable):
         try:
             return self._train()
         except Exception as error:  # run_job has filed what is the method's; this is the machine's, or the cluster's
+            from kdbench.train.run import traceback_of
+
             fault = fault_of(error, self.shop.store.folder)
             fault = fault or Fault("worker", f"{type(error).__name__}: {error}", traceback_of(error)[-500:])
             self.spoilt = fault.kind in ("memory", "device")
@@ -86,6 +83,8 @@ class Worker(Trainable):
 
     def _train(self) -> dict[str, Any]:
         """What a step reports: the newest point of the curves of each, and the record of one that has ended."""
+        from kdbench.train.stream import run_jobs
+
         began = time.monotonic()
         if self.items is None:
             self.items = run_jobs([job for job, _ in self.orders.values()], self.shop, self.spread, self._begin)
