@@ -31,7 +31,7 @@ from kdbench.testing import check_method
 ROOT = Path(kdbench.__file__).parents[1]
 DOCUMENTS = (
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/methods.md", "docs/schemes.md", "docs/report.md",
-    "docs/trace.md", "docs/leaderboard.md", "docs/tutorial.md", "docs/footguns.md", "docs/cluster.md",
+    "docs/trace.md", "docs/speed.md", "docs/leaderboard.md", "docs/tutorial.md", "docs/footguns.md", "docs/cluster.md",
     "docs/distributed.md", "docs/mlflow.md", "docs/when-things-go-wrong.md", "docs/index.md", "SECURITY.md",
     "tests/golden/README.md",
 )  # fmt: skip
