@@ -16,7 +16,7 @@ from kdbench.fields import holds
 from kdbench.record import Job, TrialRecord, TrialSpec, canonical_json, metric
 from kdbench.search.budget import Budget
 from kdbench.search.evaluations import Evaluations, seed_by_seed
-from kdbench.search.past import Past
+from kdbench.search.past import Past, learns
 from kdbench.search.select import select
 from kdbench.seeds import seed_for
 from kdbench.study.networks import fixed_networks, networks
@@ -207,7 +207,8 @@ class Agenda:
             yield from self.latencies()
 
     def _search(self) -> Iterator[TrialSpec]:
-        """Search trials whose earlier batch is complete, trial by trial over all streams."""
+        """Search trials whose values are known, trial by trial over all streams: random draws from the first, others
+        once the batch before theirs is complete."""
         for trial in range(self._complete_rounds(), self.rounds):
             specs = [spec for stream in self.streams if (spec := self.spec_of(stream, trial)) is not None]
             if not specs:
@@ -285,22 +286,23 @@ class Agenda:
         return self._searches[stream.name]
 
     def _proposed(self, stream: Stream, trial: int) -> TrialSpec | None:
-        """Ask Optuna, with the trials of earlier batches as what is known."""
+        """Ask Optuna, with the trials of earlier batches as what is known, where the trial depends on them at all."""
         search, trials = self.study.search, self._trials(stream)
-        first_of_batch = 0 if trial == 0 else 1 + (trial - 1) // search.batch * search.batch
+        startup = search.startup if search.startup is not None else max(2, search.trials // 3)
+        known = 1 + (trial - 1) // search.batch * search.batch if learns(search.sampler, trial, startup) else 0
         past: list[Past] = []
         for number in range(trial):
             spec = self.spec_of(stream, number)
-            if spec is None or (number < first_of_batch and spec.key not in self.records):
+            if spec is None or (number < known and spec.key not in self.records):
                 return None
-            past.append(self._past(spec, stream, known=number < first_of_batch))
+            past.append(self._past(spec, stream, known=number < known))
         values = propose(
             trials.space,
             trials.defaults,
             past,
             directions=[metric(name).direction for name in search.objectives],
             sampler=search.sampler,
-            startup=search.startup if search.startup is not None else max(2, search.trials // 3),
+            startup=startup,
             seed=seed_for(search.seed, "search", stream.row, stream.cell.name, stream.repeat),
         )
         return trials.spec(trial, values)

@@ -11,6 +11,11 @@ from kdbench.record import TrialRecord
 State = Literal["complete", "fail", "pruned", "running"]
 
 
+def learns(sampler: str, number: int, startup: int) -> bool:
+    """Whether what trial `number` tries depends on how earlier ones ended: the default and random draws do not."""
+    return sampler != "random" and number >= max(startup, 1)
+
+
 @dataclass(frozen=True)
 class Past:
     """An earlier trial of the same search: what it tried, how it ended, and its objectives if it is complete."""

@@ -16,7 +16,7 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from kdbench.fields import Choice, Space
-from kdbench.search.past import Past
+from kdbench.search.past import Past, learns
 from kdbench.seeds import seed_for
 
 SAMPLERS = ("tpe", "random", "gp")
@@ -62,7 +62,7 @@ class ByName(BaseSampler):
 
 def sampler_for(kind: str, seed: int, number: int, startup: int) -> BaseSampler:
     """The sampler of trial `number`; the first `startup` trials are drawn at random whatever the kind."""
-    if kind == "random" or number < startup:
+    if not learns(kind, number, startup):
         return ByName(RandomSampler, seed, number)
     if kind == "tpe":
         return ByName(TPESampler, seed, number, n_startup_trials=0, multivariate=False, constant_liar=True)
@@ -93,7 +93,7 @@ def propose(
         directions=["maximize" if d == "max" else "minimize" for d in directions],
         sampler=sampler_for(sampler, seed, len(past), startup),
     )
-    for trial in past:
+    for trial in past if learns(sampler, len(past), startup) else ():
         study.add_trial(
             optuna.trial.create_trial(
                 state=STATES[trial.state], params=dict(trial.params), distributions=distributions, values=trial.values

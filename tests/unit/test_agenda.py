@@ -282,8 +282,20 @@ def test_weights_that_never_arrive_do_not_make_an_endless_loop() -> None:
     assert {r.status for r in world.records.values() if r.spec.phase == "search"} == {"failed"}
 
 
-def test_trials_of_one_batch_are_proposed_without_waiting_for_each_other() -> None:
-    agenda = World().agenda(study(("scratch",), teacher=None, search={"trials": 5, "repeats": 1, "batch": 2}))
+@pytest.mark.parametrize(
+    ("search", "rounds"),
+    [
+        ({"sampler": "tpe", "startup": 1, "batch": 2}, [[0], [1, 2], [3, 4]]),
+        ({"sampler": "tpe", "startup": 1}, [[0], [1], [2], [3], [4]]),
+        ({"sampler": "tpe", "startup": 3}, [[0, 1, 2], [3], [4]]),
+        ({"sampler": "tpe", "startup": 2, "batch": 2}, [[0, 1], [2], [3, 4]]),
+        ({"sampler": "random"}, [[0, 1, 2, 3, 4]]),
+    ],
+)
+def test_a_trial_waits_for_those_that_it_learns_from_and_for_no_others(
+    search: dict[str, Any], rounds: list[list[int]]
+) -> None:
+    agenda = World().agenda(study(("scratch",), teacher=None, search={"trials": 5, "repeats": 1, **search}))
     world = World()
 
     def numbers() -> list[int]:
@@ -294,7 +306,7 @@ def test_trials_of_one_batch_are_proposed_without_waiting_for_each_other() -> No
             agenda.done(world.train(job))
         return [job.spec.slot["trial"] for job in jobs if job.spec.phase == "search"]
 
-    assert [numbers() for _ in range(3)] == [[0], [1, 2], [3, 4]]
+    assert [numbers() for _ in rounds] == rounds
 
 
 def test_trial_0_is_the_published_default_of_every_method() -> None:
@@ -437,8 +449,10 @@ def test_source_networks_are_counted_while_trials_that_are_known_wait_for_them()
 
 def test_known_are_the_specs_that_can_be_said_by_now() -> None:
     world = World()
+    learning = world.agenda(study(search={"sampler": "tpe", "startup": 1}))
+    assert [place(spec) for spec in learning.known()] == [(r, 0, name) for r in (0, 1) for name in METHODS]
     agenda = world.agenda(study())
-    assert [place(spec) for spec in agenda.known()] == [(r, 0, name) for r in (0, 1) for name in METHODS]
+    assert len(agenda.known()) == 32, "what is drawn at random is known from the first"
     world.drive(agenda)
     assert {spec.phase for spec in agenda.known()} == {"search", "final"}
     assert len(agenda.known()) == 32 + 8
