@@ -14,10 +14,10 @@ LEFT_OUT = ("Δ kd", "NLL ↓", "ECE % ↓")
 
 def text(results: Results, board: Leaderboard) -> str:
     """Plain text table of a study, with a line that says what is partial or not ranked."""
-    name = results.study.get("study", "study")
-    lines = [f"{name}: {data_label(results.section('data'))}, test split"]
+    study = results.study.get("study", "study")
+    lines = [f"{study}: {data_label(results.section('data'))}, test split"]
     if not board.has_final:
-        lines = [f"{name}: nothing is retrained yet; best search trials on validation"]
+        lines = [f"{study}: nothing is retrained yet; best search trials on validation"]
     for name in results.tables:
         search = search_table([row for row in search_summary(results) if table_name(row.pair) == name])
         lines += ["", name, *text_table(main_table(board.of(name)) if board.has_final else search)]

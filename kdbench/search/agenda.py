@@ -286,12 +286,12 @@ class Agenda:
         return self._searches[stream.name]
 
     def _proposed(self, stream: Stream, trial: int) -> TrialSpec | None:
-        """Ask Optuna, with the trials of earlier batches as what is known, where the trial depends on them at all."""
+        """Ask Optuna, with the trials of earlier batches as what is known; where it does not learn, with none."""
         search, trials = self.study.search, self._trials(stream)
         startup = search.startup if search.startup is not None else max(2, search.trials // 3)
-        known = 1 + (trial - 1) // search.batch * search.batch if learns(search.sampler, trial, startup) else 0
+        known = 1 + (trial - 1) // search.batch * search.batch
         past: list[Past] = []
-        for number in range(trial):
+        for number in range(trial) if learns(search.sampler, trial, startup) else ():
             spec = self.spec_of(stream, number)
             if spec is None or (number < known and spec.key not in self.records):
                 return None
@@ -300,6 +300,7 @@ class Agenda:
             trials.space,
             trials.defaults,
             past,
+            number=trial,
             directions=[metric(name).direction for name in search.objectives],
             sampler=search.sampler,
             startup=startup,

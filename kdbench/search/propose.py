@@ -76,24 +76,26 @@ def propose(
     default: Mapping[str, Any],
     past: Sequence[Past],
     *,
+    number: int,
     directions: Sequence[str],
     sampler: str,
     startup: int,
     seed: int,
 ) -> dict[str, Any]:
-    """The values that trial number `len(past)` tries, by name. Trial 0 is the published default.
+    """The values that a trial tries, by name. Trial 0 is the published default.
 
+    past: the trials before it, or nothing where it does not learn from them (`learns`). number: its own.
     directions: `max` or `min` for each objective. startup: trials drawn at random before the sampler learns.
     """
-    if not past or not space:
+    if number == 0 or not space:
         return dict(default)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     distributions = {name: distribution(item) for name, item in space.items()}
     study = optuna.create_study(
         directions=["maximize" if d == "max" else "minimize" for d in directions],
-        sampler=sampler_for(sampler, seed, len(past), startup),
+        sampler=sampler_for(sampler, seed, number, startup),
     )
-    for trial in past if learns(sampler, len(past), startup) else ():
+    for trial in past:
         study.add_trial(
             optuna.trial.create_trial(
                 state=STATES[trial.state], params=dict(trial.params), distributions=distributions, values=trial.values

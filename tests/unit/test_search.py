@@ -20,7 +20,7 @@ DEFAULT = {"temperature": 4.0, "student.depth": 8}
 
 
 def ask(past: Sequence[Past], space: dict[str, Any] = SPACE, **options: Any) -> dict[str, Any]:
-    settings = {"directions": ["max", "min"], "sampler": "tpe", "startup": 2, "seed": 3, **options}
+    settings = {"number": len(past), "directions": ["max", "min"], "sampler": "tpe", "startup": 2, "seed": 3, **options}
     default = {name: DEFAULT.get(name, 1.0) for name in space}
     return propose(space, default, past, **settings)
 
@@ -35,6 +35,12 @@ def finished(count: int, **options: Any) -> list[Past]:
 
 def test_trial_0_is_the_published_default() -> None:
     assert ask([]) == DEFAULT
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random"])
+def test_a_random_draw_is_the_same_whether_it_is_told_of_the_past_or_not(sampler: str) -> None:
+    past = finished(4, sampler=sampler, startup=6)
+    assert ask(past, sampler=sampler, startup=6) == ask([], number=4, sampler=sampler, startup=6)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "gp"])
