@@ -44,6 +44,12 @@ def temporary_folders() -> Iterator[None]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def no_password_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The password of another test would be hidden in the texts of this one."""
+    monkeypatch.setattr("kdbench.redact._used", set())
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests go first, so that the workers of a parallel run end together."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}

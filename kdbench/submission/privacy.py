@@ -14,9 +14,9 @@ SHOWN = 60
 PATH, SECRET = "an absolute path", "a secret"
 ABSOLUTE = re.compile(
     r"file://[^\s'\"]+"
-    r"|(?<![\w.:/<~)\]-])(?:/[\w.@+-]+){2,}/?"  # /home/ada/data, but neither 3/4 nor https://host/page
-    r"|^/[\w.@+-]+/?$"
-    r"|(?<![\w/])~\w*/[\w./@+-]*"
+    r"|(?<![\w.:/<~)\]-])(?:/[\w.@+*-]+){2,}/?"  # /home/ada/data or /home/***/data, but not 3/4
+    r"|^/[\w.@+*-]+/?$"
+    r"|(?<![\w/])~\w*/[\w./@+*-]*"
     r"|\b[A-Za-z]:\\[^\s\"']*"
     r"|\\\\[\w.-]+\\[^\s\"']*"
 )

@@ -30,6 +30,8 @@ from kdbench.track.view import SHARE_KEY, VIEW
 # Four workers and eight job runners, MLflow's defaults, double the time to start; one person needs neither.
 SERVER_ENVIRONMENT = {**ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
+TRIES = 3  # of a server that may have any port
+
 log = logging.getLogger("kdbench.track")
 
 
@@ -64,7 +66,7 @@ def serve(
         raise KdbenchError(MISSING)
     if not uri and not (folder / "mlflow.db").exists():
         raise KdbenchError(f"{folder} has no MLflow store yet. Make it from the records: kdbench sync {folder.name}")
-    port = free_port(host, port)
+    port = port and free_port(host, port)
     try:
         with running(uri or default_uri(folder), folder / "mlartifacts", host, port) as (process, address):
             announce(runs_url(address, folder.name))
@@ -78,28 +80,39 @@ def serve(
 def running(uri: str, artifacts: Path, host: str, port: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """An MLflow server that answers, as (process, address); it is ended with all its children on leaving.
 
+    port 0 takes any free port, and another one if somebody took it before the server did.
+
     SIGTERM and SIGHUP leave through here too: the server has a session of its own, so no other signal reaches it, and
     its worker would keep the port.
     """
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--artifacts-destination", str(artifacts), "--host", host,
-        "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning",
-    ]  # fmt: skip
     # Not in the command, which every user of the machine can read and which may hold a password.
     environment = {**SERVER_ENVIRONMENT, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
-    with tempfile.TemporaryFile() as output, _signals_as_exit():
-        process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-        )  # fmt: skip
-        try:
-            address = f"http://{_browsable(host)}:{port}"
-            if not wait_until_up(address, process):
+    said = ""
+    with _signals_as_exit():
+        for _ in range(TRIES if port == 0 else 1):
+            at = port or free_port(host, 0)
+            command = [
+                sys.executable, "-m", "mlflow", "server", "--artifacts-destination", str(artifacts), "--host", host,
+                "--port", str(at), "--workers", "1", "--uvicorn-opts", "--log-level warning",
+            ]  # fmt: skip
+            with tempfile.TemporaryFile() as output:
+                process = subprocess.Popen(
+                    command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                    start_new_session=True,
+                )  # fmt: skip
+                try:
+                    address = f"http://{_browsable(host)}:{at}"
+                    if wait_until_up(address, process):
+                        yield process, address
+                        return
+                finally:
+                    end_group(process)
                 output.seek(0)
-                last = shown(" ".join(output.read().decode(errors="replace").strip().splitlines()[-3:]))
-                raise KdbenchError(f"the MLflow server on {without_password(uri)} did not start: {last or 'no output'}")
-            yield process, address
-        finally:
-            end_group(process)
+                said = output.read().decode(errors="replace").strip()
+            if "address already in use" not in said:
+                break
+    last = shown(" ".join(said.splitlines()[-3:]))
+    raise KdbenchError(f"the MLflow server on {without_password(uri)} did not start: {last or 'no output'}")
 
 
 def wait_until_up(address: str, process: subprocess.Popen[bytes] | None = None, timeout: float = 60.0) -> bool:
@@ -110,7 +123,7 @@ def wait_until_up(address: str, process: subprocess.Popen[bytes] | None = None, 
             with urllib.request.urlopen(f"{address}/health", timeout=2) as answer:
                 if answer.status == 200:
                     return True
-        except OSError:  # refused or reset while it starts
+        except (OSError, http.client.HTTPException):  # refused or reset while it starts, or not a web server at all
             time.sleep(0.1)
     return False
 

@@ -24,7 +24,7 @@ from kdbench.status import read_only
 from kdbench.track.mirror import Mirror
 from kdbench.track.mlflow import default_uri
 from kdbench.track.publish import publish
-from kdbench.track.server import free_port, running, runs_url
+from kdbench.track.server import running, runs_url
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]  # the server takes five seconds to start, each page two
 
@@ -66,7 +66,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirrored]:
     mirror.sync(records.values())
     publish(folder, None, records)
     runs = {run.info.run_name: run for run in mirror.experiment.runs()}
-    with running(default_uri(folder), folder / "mlartifacts", "127.0.0.1", free_port("127.0.0.1", 0)) as (_, address):
+    with running(default_uri(folder), folder / "mlartifacts", "127.0.0.1", 0) as (_, address):
         yield Mirrored(runs_url(address, "digits"), address, runs)
 
 

@@ -81,7 +81,7 @@ def between(target: str, odd: Callable[[Between], tuple[int, bytes] | None]) -> 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("store")
-    with running(default_uri(folder), folder / "mlartifacts", "127.0.0.1", free_port("127.0.0.1", 0)) as (_, address):
+    with running(default_uri(folder), folder / "mlartifacts", "127.0.0.1", 0) as (_, address):
         yield address
 
 

@@ -19,7 +19,7 @@ from kdbench.record import TrialRecord, TrialSpec
 from kdbench.track.background import BackgroundMirror
 from kdbench.track.mirror import Mirror, SyncReport
 from kdbench.track.mlflow import default_uri
-from kdbench.track.server import free_port, running
+from kdbench.track.server import free_port, running, wait_until_up
 
 pytestmark = pytest.mark.slow  # each server takes about five seconds to start
 
@@ -56,7 +56,7 @@ def final(seed: int) -> TrialRecord:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
-    with running(default_uri(folder), folder / "mlartifacts", "127.0.0.1", free_port("127.0.0.1", 0)) as (_, address):
+    with running(default_uri(folder), folder / "mlartifacts", "127.0.0.1", 0) as (_, address):
         yield address
 
 
@@ -110,12 +110,24 @@ def test_weights_and_study_file_are_kept_by_the_server(server: str, tmp_path: Pa
     assert files == {f"weights/{final(0).key}.safetensors", "study.yaml"}
 
 
+def test_a_port_that_is_taken_before_the_server_has_it_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        ports = [other.getsockname()[1], free_port("127.0.0.1", 0)]
+        monkeypatch.setattr("kdbench.track.server.free_port", lambda host, port: ports.pop(0))
+        with running(default_uri(tmp_path), tmp_path / "mlartifacts", "127.0.0.1", 0) as (process, address):
+            assert ports == [] and process.poll() is None
+            assert wait_until_up(address, process)
+
+
 def test_what_a_dying_server_missed_is_written_by_a_later_sync(tmp_path: Path) -> None:
-    store, port = tmp_path / "server", free_port("127.0.0.1", 0)
+    store, folder = tmp_path / "server", tmp_path / "dying"
     store.mkdir()
-    folder = tmp_path / "dying"
     records = [search(trial) for trial in range(4)]
-    with running(default_uri(store), store / "mlartifacts", "127.0.0.1", port) as (_, address):
+    with running(default_uri(store), store / "mlartifacts", "127.0.0.1", 0) as (_, address):
         background = BackgroundMirror(folder, address)
         background.write(records[0])
         deadline = time.monotonic() + 20

@@ -80,7 +80,7 @@ def test_a_server_on_postgres_keeps_runs_and_weights(
     folder = tmp_path / "served"
     (folder / "weights").mkdir(parents=True)
     (folder / "weights" / f"{final(0).key}.safetensors").write_bytes(b"weights")
-    with running(database, tmp_path / "artifacts", "127.0.0.1", free_port("127.0.0.1", 0)) as (_, address):
+    with running(database, tmp_path / "artifacts", "127.0.0.1", 0) as (_, address):
         mirror = Mirror(folder, address)
         assert mirror.sync(RECORDS) == SyncReport(4, 0, 0)
         check_equal(mirror, RECORDS)

@@ -6,16 +6,10 @@ import logging
 
 import pytest
 
-from kdbench import redact as module
 from kdbench.redact import printable, redact, redact_addresses, redact_logs, redacted, remember
 from kdbench.track.address import is_loopback, with_password, without_user
 
 SECRET = "s3cr3t-hunter2"
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_used", set())
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 
 import kdbench
+from kdbench import redact
 from kdbench.errors import KdbenchError
 from kdbench.record import TrialSpec
 from kdbench.submission.check import SubmissionError, check
@@ -185,6 +186,14 @@ def test_a_path_in_an_error_line_stops_packing_and_can_be_taken_out(study: Path,
     stored = json.loads((tmp_path / "out" / "records" / path.name).read_text())
     assert stored["error"] == "no file <removed>"
     assert check(tmp_path / "out").submission == made
+
+
+def test_a_path_with_a_secret_in_it_is_taken_out_whole(study: Path, tmp_path: Path) -> None:
+    redact.remember("postgresql://me:hunter2hunter2@db/runs")
+    path = final_of(study, "kd")
+    edit(path, lambda record: record.update(error="no file /home/ada/hunter2hunter2/data.npz"))
+    pack(study, ADA, tmp_path / "out", redact=True)
+    assert json.loads((tmp_path / "out" / "records" / path.name).read_text())["error"] == "no file <removed>"
 
 
 def test_a_path_in_a_study_cannot_be_taken_out(study: Path, tmp_path: Path) -> None:

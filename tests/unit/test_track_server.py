@@ -5,7 +5,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,23 @@ def test_waiting_ends_when_the_process_has_ended_or_the_time_is_up() -> None:
     port = server.free_port("127.0.0.1", 0)
     assert not server.wait_until_up(f"http://127.0.0.1:{port}", ended)
     assert not server.wait_until_up(f"http://127.0.0.1:{port}", timeout=0.3)
+
+
+def test_what_answers_in_another_language_is_not_a_server_that_is_up() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        speaker = threading.Thread(target=_speak, args=(other,), daemon=True)
+        speaker.start()
+        assert not server.wait_until_up(f"http://127.0.0.1:{other.getsockname()[1]}", timeout=0.5)
+
+
+def _speak(listener: socket.socket) -> None:
+    with suppress(OSError):  # the test has closed it
+        while True:
+            connection, _ = listener.accept()
+            connection.sendall(b"\x00\x00\x18\x04\x00\x00\x00\x00\x00\r\n")  # how gRPC greets
+            connection.close()
 
 
 def test_ending_a_group_ends_children_that_ignore_the_first_signal() -> None:
