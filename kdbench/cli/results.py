@@ -1,4 +1,4 @@
-"""Commands on what studies have produced: report; show, verify and reproduce; submit and leaderboard."""
+"""Commands on what studies have produced: report; show, verify and reproduce; submit, leaderboard and compare."""
 
 from __future__ import annotations
 
@@ -131,3 +131,16 @@ def leaderboard(
     if not (out or check or spot_check):
         raise KdbenchError("nothing to do. Give --out FOLDER to write the leaderboard, or --check to look only.")
     raise typer.Exit(run(folders, out, check=check, spot_s=seconds(spot_check), say=typer.echo))
+
+
+@app.command(rich_help_panel=PANEL)
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Studies, or folders that hold them.", show_default=False)],
+    out: Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="Where table and figure go.")] = None,
+    plugins: Plugins = None,
+) -> None:
+    """Put studies that differ in a setting beside each other: a row for each method, a column for each study."""
+    from kdbench.standings.command import compare_studies
+
+    reading()
+    compare_studies(folders, out, say=typer.echo)

@@ -1,4 +1,4 @@
-"""`kdbench leaderboard`: read, check, merge, write, and say what is refused."""
+"""`kdbench leaderboard` and `kdbench compare`: read, check, put together, write, and say what is refused."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kdbench.errors import KdbenchError
+from kdbench.standings.compare import compare, exhibit
 from kdbench.standings.entry import Entry, read_all
-from kdbench.standings.files import write
+from kdbench.standings.files import comparison_contents, contents, write
 from kdbench.standings.merge import Standings, merge
+from kdbench.standings.render import render_comparison
 from kdbench.standings.spot import spot_check
 from kdbench.standings.view import counts
 
@@ -31,11 +33,27 @@ def run(paths: Sequence[Path], out: Path | None, *, check: bool, spot_s: float |
     standings = merge(entries, refused)
     _tell(standings, say)
     if out is not None and entries:
-        files = write(standings, out)
+        files = write(contents(standings), out)
         say(f"Leaderboard: {out / 'standings.html'} ({len(files)} files in {out})", err=True)
     for entry in entries if spot_s is not None else ():
         _draw(entry, spot_s or 0.0, say)
     return REFUSED if check and refused else 0
+
+
+def compare_studies(paths: Sequence[Path], out: Path | None, say: Say) -> None:
+    """Write studies side by side, or print their table as Markdown where there is no folder for it.
+
+    Raise KdbenchError where one of them cannot be read, or there are too few.
+    """
+    entries, refused = read_all(paths)
+    if refused:
+        raise KdbenchError("\n".join(map(str, refused)))
+    shown = exhibit(compare(entries))
+    if out is None:
+        say(render_comparison("md", shown))
+        return
+    files = write(comparison_contents(shown), out)
+    say(f"Comparison: {out / 'compare.md'} ({len(files)} files in {out})", err=True)
 
 
 def _tell(standings: Standings, say: Say) -> None:

@@ -1,14 +1,17 @@
-"""The files of the public leaderboard."""
+"""The files of the public leaderboard, and of a comparison of studies."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
+from kdbench.report.exhibit import Exhibit
+from kdbench.report.files import exhibit_files
 from kdbench.report.frames import csv, parquet
 from kdbench.standings.frame import standings_frame, standings_json
 from kdbench.standings.merge import Standings
-from kdbench.standings.render import render
+from kdbench.standings.render import render, render_comparison
 from kdbench.store import write_atomic
 
 NAMES = ("standings.csv", "standings.parquet", "standings.md", "standings.tex", "standings.html", "standings.json")
@@ -26,9 +29,15 @@ def contents(standings: Standings) -> dict[str, bytes]:
     return {name: files[name] for name in NAMES}
 
 
-def write(standings: Standings, out: Path) -> list[Path]:
+def comparison_contents(shown: Exhibit) -> dict[str, bytes]:
+    """File name -> bytes of a comparison: a function of the studies alone."""
+    pages = {f"{shown.name}.{name}": render_comparison(name, shown) for name in ("md", "tex")}
+    files = {**pages, **exhibit_files(shown)}
+    return {name: data.encode() if isinstance(data, str) else data for name, data in files.items()}
+
+
+def write(files: Mapping[str, bytes], out: Path) -> list[Path]:
     """Write every file into a folder, each whole or not at all; return their paths."""
-    files = contents(standings)
     for name, data in files.items():
         write_atomic(out / name, data)
     return [out / name for name in files]

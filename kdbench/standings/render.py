@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from kdbench.record import PROTOCOL
+from kdbench.report.exhibit import Exhibit
 from kdbench.report.latex import PACKAGES, latex, tabular
 from kdbench.report.render import markdown
 from kdbench.standings.merge import Standings
@@ -18,6 +19,21 @@ from kdbench.standings.view import COLUMNS, GENERAL, STATUS_WORDS, counts, shown
 
 def render(name: str, standings: Standings) -> str:
     """Fill `templates/standings.<name>.jinja`; name: md, tex or html."""
+    environment = _environment(name)
+    inlined = _inlined(environment) if name == "html" else {}
+    return environment.get_template(f"standings.{name}.jinja").render(
+        columns=COLUMNS, tables=[shown(table) for table in standings.tables], standings=standings,
+        counts=counts(standings), status_words=STATUS_WORDS, protocol=PROTOCOL,
+        packages=PACKAGES, general=GENERAL, **inlined,
+    )  # fmt: skip
+
+
+def render_comparison(name: str, comparison: Exhibit) -> str:
+    """Fill `templates/compare.<name>.jinja`; name: md or tex."""
+    return _environment(name).get_template(f"compare.{name}.jinja").render(shown=comparison, packages=PACKAGES)
+
+
+def _environment(name: str) -> Environment:
     environment = Environment(
         loader=PackageLoader("kdbench.report"), autoescape=name == "html", undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
@@ -28,12 +44,7 @@ def render(name: str, standings: Standings) -> str:
             comment_start_string="<#", comment_end_string="#>",
         )  # fmt: skip
     environment.filters |= {"md": markdown, "tex": latex, "tabular": lambda table: "\n".join(tabular(table))}
-    inlined = _inlined(environment) if name == "html" else {}
-    return environment.get_template(f"standings.{name}.jinja").render(
-        columns=COLUMNS, tables=[shown(table) for table in standings.tables], standings=standings,
-        counts=counts(standings), status_words=STATUS_WORDS, protocol=PROTOCOL,
-        packages=PACKAGES, general=GENERAL, **inlined,
-    )  # fmt: skip
+    return environment
 
 
 def _inlined(environment: Environment) -> dict[str, Any]:
