@@ -24,7 +24,7 @@ from kdbench.method import Method, Outputs, Step
 from kdbench.nets.base import Network
 from kdbench.seeds import seed_for
 from kdbench.train import checkpoint
-from kdbench.train.engine import MEMORY_FORMATS, Engine
+from kdbench.train.engine import INFERENCE_BATCH, MEMORY_FORMATS, Engine
 from kdbench.train.epoch import Epoch
 from kdbench.train.graphs import GraphedStep
 from kdbench.train.group import ALONE, Alone, Share
@@ -33,8 +33,6 @@ from kdbench.train.metrics import evaluate
 from kdbench.train.recipe import Recipe
 from kdbench.train.task import Task, probe, set_train_mode, setup_of, shapes_of
 from kdbench.train.teachers import in_float, precision_of
-
-EVALUATION_BATCH = 512
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:
@@ -337,8 +335,9 @@ def logits_of(net: Network, views: Views, precision: str, group: Alone = ALONE) 
         logits: Tensor = net(views.plain(index)).logits.float()
         return logits
 
-    starts = range(0, len(views), EVALUATION_BATCH)
-    batches = [torch.arange(low, min(low + EVALUATION_BATCH, len(views)), device=views.device) for low in starts]
+    size = INFERENCE_BATCH[views.device.type]
+    starts = range(0, len(views), size)
+    batches = [torch.arange(low, min(low + size, len(views)), device=views.device) for low in starts]
     with torch.no_grad(), precision_of(views.device, precision):
         logits = group.evaluate(batches, run)
     net.train(was_training)

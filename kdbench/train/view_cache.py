@@ -23,13 +23,13 @@ from torch import Tensor
 from kdbench.errors import KdbenchError, listed
 from kdbench.method import Outputs
 from kdbench.record import canonical_json
+from kdbench.train.engine import INFERENCE_BATCH
 from kdbench.train.view_table import SUFFIX, ViewTable, cache_folder, open_table, put_aside, size_of
 
 Compute = Callable[[Tensor, Tensor], Outputs]
 
 KEY_PARTS = ("teacher", "data", "split", "normalisation", "views", "folding", "precision")
 SAMPLES = 64
-BATCH = 512
 # Two fp16 steps of the row's largest value: rounding is half a step, and another machine's fp32 is far below the rest.
 TOLERANCE = 2.0**-10
 
@@ -147,7 +147,8 @@ class ViewCache:
         """Rows fp16 of every table; what is missing, torn or damaged in any of them is computed and stored."""
         read = [table.read(entries) for table in self.tables]
         missing = np.flatnonzero(~np.logical_and.reduce([sound for _, sound in read]))
-        batches = [missing[low : low + BATCH] for low in range(0, len(missing), BATCH)]
+        size = INFERENCE_BATCH[self.device.type]
+        batches = [missing[low : low + size] for low in range(0, len(missing), size)]
         # In an order of its own: another process that needs the same at the same time begins elsewhere.
         for turn, number in enumerate(np.random.default_rng().permutation(len(batches))):
             where = batches[number]

@@ -18,6 +18,7 @@ from kdbench.losses.kl import cross_entropy
 from kdbench.method import Method, Setup, Step, methods
 from kdbench.nets.base import Network, StagedNetwork
 from kdbench.nets.cnn import CNN
+from kdbench.train.engine import INFERENCE_BATCH
 from kdbench.train.loop import Training, logits_of
 from kdbench.train.recipe import Recipe
 from kdbench.train.task import Task, set_train_mode
@@ -438,7 +439,7 @@ def test_evaluation_gives_the_mode_back_and_does_not_depend_on_its_batches() -> 
     net.train()
     with pytest.MonkeyPatch.context() as patch:
         whole = logits_of(net, views, "fp32")
-        patch.setattr("kdbench.train.loop.EVALUATION_BATCH", 2)
+        patch.setitem(INFERENCE_BATCH, "cpu", 2)
         parts = logits_of(net, views, "fp32")
     assert net.training
     assert torch.allclose(whole, parts, atol=1e-6)

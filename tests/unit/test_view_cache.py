@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from kdbench.data.views import Views
 from kdbench.errors import KdbenchError
 from kdbench.method import Outputs
+from kdbench.train.engine import INFERENCE_BATCH
 from kdbench.train.view_cache import KEY_PARTS, ViewCache, _Resident, weights_hash
 from kdbench.train.view_files import check_caches, clear, list_caches
 from kdbench.train.view_table import HEADER_BYTES, ViewTable, cache_folder, check_words, open_table, put_aside, size_of
@@ -170,10 +171,7 @@ def test_only_what_is_missing_is_computed(here: Setting) -> None:
         assert not off(outputs.logits, here.live(torch.tensor([4, 5, 3, 6]), torch.zeros(4, dtype=torch.int64)).logits)
 
 
-def test_what_another_process_fills_meanwhile_is_not_computed_again(
-    here: Setting, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("kdbench.train.view_cache.BATCH", 64)
+def test_what_another_process_fills_meanwhile_is_not_computed_again(here: Setting) -> None:
     mine, other = here.open(), here.open()
 
     def interrupted(index: Tensor, view: Tensor) -> Outputs:
@@ -183,7 +181,7 @@ def test_what_another_process_fills_meanwhile_is_not_computed_again(
 
     logits = mine.read(here.index, here.view, interrupted).logits
     assert other.computed == len(here.index)
-    assert 0 < mine.computed <= 64
+    assert 0 < mine.computed <= INFERENCE_BATCH["cpu"]
     assert not off(logits, here.live_logits())
 
 
