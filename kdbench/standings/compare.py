@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -73,23 +73,21 @@ class Comparison:
 
 def compare(entries: Sequence[Entry]) -> Comparison:
     """Put the leaderboards of studies beside each other. Raise KdbenchError for fewer than two of them."""
-    tables = [(entry, table) for entry in entries for table in entry.results.tables]
-    if len(tables) < 2:
-        raise KdbenchError(
-            f"nothing to compare: got {plural(len(tables), 'leaderboard')}. Give the folders of two studies or more."
-        )
     changed = differing([entry.results.study for entry in entries])
     sides = [
-        Side(_name(entry, table, changed[entries.index(entry)]), entry, table, changed[entries.index(entry)],
-             _rows(entry, table))
-        for entry, table in tables
-    ]  # fmt: skip
+        Side(_name(entry, table, own), entry, table, own, _rows(entry, table))
+        for entry, own in zip(entries, changed, strict=True)
+        for table in entry.results.tables
+    ]
+    if len(sides) < 2:
+        raise KdbenchError(
+            f"nothing to compare: got {plural(len(sides), 'leaderboard')}. Give the folders of two studies or more."
+        )
     numbers = next((name for name in changed[0] if all(_is_number(own[name]) for own in changed)), None)
     sides.sort(key=lambda side: (side.changed[numbers] if numbers else 0, side.entry.label, side.table))
-    places = list(dict.fromkeys(place for side in sides for place in side.rows))
-    draft = Comparison(" and ".join(dict.fromkeys(side.entry.label for side in sides)), tuple(sides), ())
-    ordered = sorted(places, key=lambda place: _order(draft, place))
-    return Comparison(draft.title, draft.sides, tuple(ordered))
+    places = dict.fromkeys(place for side in sides for place in side.rows)
+    made = Comparison(" and ".join(dict.fromkeys(side.entry.label for side in sides)), tuple(sides), tuple(places))
+    return replace(made, places=tuple(sorted(places, key=lambda place: _order(made, place))))
 
 
 def differing(studies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -128,11 +126,11 @@ def _rows(entry: Entry, table: str) -> dict[Place, Row]:
     return {place: preferred(rows) for place, rows in found.items()}
 
 
-def _order(draft: Comparison, place: Place) -> tuple[bool, int, float, Place]:
-    found = draft.found(place)
+def _order(comparison: Comparison, place: Place) -> tuple[bool, int, float, Place]:
+    found = comparison.found(place)
     scores = [row.score for row in found if row is not None and math.isfinite(row.score)]
     return (
-        not draft.is_teacher(place),
+        not comparison.is_teacher(place),
         found.count(None),
         -sum(scores) / len(scores) if scores else math.inf,
         place,
