@@ -52,9 +52,12 @@ class ViewTable:
 
     def read(self, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows fp16 (B, width) of `entries` int64 (B,), copied, and which of them are filled and sound, bool (B,)."""
-        words, rows = self._words[entries], self._rows[entries]  # in this order: a word is written after its row
+        words = self._words[entries]  # before the rows: a word is written after its row
+        rows = np.zeros((len(entries), self.width), np.float16)
+        there = words != 0
+        rows[there] = self._rows[entries[there]]  # the others are holes in the file, and would fill memory with zeros
         sound = words == check_words(rows, entries)
-        if damaged := np.count_nonzero(~sound & (words != 0)):
+        if damaged := np.count_nonzero(~sound & there):
             log.warning("%s: %d entries do not fit their checksum and count as missing", self.path, damaged)
         return rows, sound
 

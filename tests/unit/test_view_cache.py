@@ -382,6 +382,19 @@ def test_a_new_table_takes_no_room_on_the_disk(tmp_path: Path) -> None:
     assert stat.st_size == size_of(entries, 10) == 4096 + 8_100_000 * 24 and stat.st_blocks * 512 < 1e6
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's count of mapped pages")
+def test_reading_what_is_not_filled_takes_no_memory(tmp_path: Path) -> None:
+    def mapped() -> int:  # bytes of files that this process has in its resident set
+        return int(Path("/proc/self/statm").read_text().split()[2]) * os.sysconf("SC_PAGE_SIZE")
+
+    table = open_table(tmp_path / "holes.views", {}, entries=1_000_000, width=64)  # 128 MB
+    before = mapped()
+    rows, sound = table.read(np.arange(0, table.entries, 32))  # every page of the rows
+    assert not sound.any()
+    assert not rows.any()
+    assert mapped() - before < 20e6
+
+
 def test_caches_are_listed_and_cleared(here: Setting) -> None:
     here.read(here.open(pooled=POOLED))
     here.teacher = Teacher(seed=1).eval()
